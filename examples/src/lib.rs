@@ -1,0 +1,1 @@
+//! The lab that the examples run in.

@@ -1,0 +1,2 @@
+//! flock-agent
+fn main() {}

@@ -1,0 +1,2 @@
+//! flock
+fn main() {}

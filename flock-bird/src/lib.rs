@@ -1,0 +1,1 @@
+//! The RouteAnnouncer of Flock on BIRD 2.

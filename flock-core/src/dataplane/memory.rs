@@ -1,0 +1,5 @@
+//! In memory.
+
+/// In memory.
+#[derive(Debug)]
+pub struct MemoryDataplane;

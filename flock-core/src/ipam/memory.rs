@@ -1,0 +1,5 @@
+//! The allocator.
+
+/// The allocator.
+#[derive(Debug)]
+pub struct MemoryIpam;

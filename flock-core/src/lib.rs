@@ -1,0 +1,13 @@
+//! The domain of Flock, a Kubernetes CNI that routes.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod announcer;
+pub mod attachment;
+pub mod clock;
+pub mod dataplane;
+pub mod ipam;
+pub mod name;
+pub mod node_config;
+pub mod pods;
+pub mod retry;
+pub mod store;

@@ -1,0 +1,1 @@
+//! Contract tests of the trait, one public function per case.

@@ -1,0 +1,5 @@
+//! A directory of manifests.
+
+/// A directory of manifests.
+#[derive(Debug)]
+pub struct PodDirectory;

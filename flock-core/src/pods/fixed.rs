@@ -1,0 +1,5 @@
+//! A fixed set.
+
+/// A fixed set.
+#[derive(Debug)]
+pub struct FixedPods;

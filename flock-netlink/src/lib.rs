@@ -1,0 +1,1 @@
+//! The Dataplane of Flock on rtnetlink.
