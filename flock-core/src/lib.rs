@@ -4,10 +4,13 @@
 pub mod announcer;
 pub mod attachment;
 pub mod clock;
+pub mod cni;
 pub mod dataplane;
+pub mod frame;
 pub mod ipam;
 pub mod name;
 pub mod node_config;
 pub mod pods;
 pub mod retry;
+pub mod server;
 pub mod store;
