@@ -1,4 +1,70 @@
-//! The contract of address management, [`Ipam`].
+//! The contract of address management, [`Ipam`], and the allocator, [`MemoryIpam`].
+//!
+//! A node has at most one prefix of each family. An attachment asks once for all
+//! the addresses it needs, says for each family whether any address will do, one
+//! of a part of the prefix, or one in particular, and gets all of them or an
+//! error that says why not.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use flock_core::attachment::{AttachmentKey, NodeCidrs};
+//! use flock_core::clock::ManualClock;
+//! use flock_core::ipam::{AddressRequest, FamilyRequest, Ipam, LeaseOwner, MemoryIpam};
+//! use flock_core::name::{ContainerId, InterfaceName, PodKey};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Time is an argument: here it stands still until it is told to go on.
+//! let clock = Arc::new(ManualClock::new());
+//! let ipam = MemoryIpam::new(clock.clone(), Duration::from_secs(60), 0);
+//! let cidrs = NodeCidrs {
+//!     ipv6: Some("2001:db8:1::/64".parse()?),
+//!     ipv4: Some("10.0.1.0/30".parse()?),
+//! };
+//! ipam.configure(cidrs, &["10.0.1.1".parse()?]).await?;
+//!
+//! let owner = |container: &str, pod: &str| -> Result<LeaseOwner, Box<dyn std::error::Error>> {
+//!     Ok(LeaseOwner {
+//!         key: AttachmentKey::new(ContainerId::new(container)?, InterfaceName::new("eth0")?),
+//!         pod: Some(PodKey::new("default", pod)?),
+//!     })
+//! };
+//! let (web, db) = (owner("0a1b", "web-0")?, owner("2c3d", "db-0")?);
+//!
+//! // One address of each family. The same owner gets the same ones again.
+//! let both = AddressRequest {
+//!     ipv6: FamilyRequest::Exactly("2001:db8:1::80".parse()?),
+//!     ipv4: FamilyRequest::Any,
+//!     ..AddressRequest::default()
+//! };
+//! let addresses = ipam.allocate(&web, &both).await?;
+//! assert_eq!(addresses.ipv6, Some("2001:db8:1::80".parse()?));
+//! assert_eq!(addresses.ipv4, Some("10.0.1.2".parse()?));
+//! assert_eq!(ipam.allocate(&web, &both).await?, addresses);
+//!
+//! // Somebody else is told who has it, and gets nothing of the other family either.
+//! let taken = ipam.allocate(&db, &both).await.unwrap_err();
+//! assert_eq!(
+//!     taken.to_string(),
+//!     "2001:db8:1::80 is already in use by pod default/web-0 (container 0a1b, eth0)"
+//! );
+//!
+//! // A released address rests before another pod gets it.
+//! ipam.release(&web.key).await?;
+//! let ipv4 = AddressRequest { ipv4: FamilyRequest::Any, ..AddressRequest::default() };
+//! let exhausted = ipam.allocate(&db, &ipv4).await.unwrap_err();
+//! assert!(exhausted.to_string().contains("1 addresses in all, 0 in use, 1 resting"), "{exhausted}");
+//! clock.advance(Duration::from_secs(60));
+//! assert_eq!(ipam.allocate(&db, &ipv4).await?.ipv4, addresses.ipv4);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A backend of another kind, for example one that asks a central service, runs
+//! the cases of `conformance` (behind the feature of that name) from its own
+//! tests, and so shows that it keeps the contract.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,9 +76,13 @@ use crate::attachment::{Addresses, AttachmentKey, NodeCidrs, owner_text};
 use crate::name::PodKey;
 use crate::retry::Retry;
 
+mod choice;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod memory;
+mod pool;
+mod prefix;
+mod resting;
 mod runs;
 
 pub use memory::MemoryIpam;
@@ -26,14 +96,22 @@ pub use memory::MemoryIpam;
 /// - **All or nothing**: [`allocate`](Self::allocate) gives every family that was
 ///   asked for or changes nothing.
 /// - **Idempotent**: an attachment that holds addresses gets the same ones again
-///   when it asks again; releasing what is not held is success.
+///   when it asks again, also if they are outside the prefix by now; releasing
+///   what is not held is success. Something else than it holds it gets only after
+///   a release: until then that is [`IpamError::HoldsOther`] and changes nothing,
+///   because its link may still use the addresses.
+/// - **What was asked for**: the address is the one, or of the part, that the
+///   request says, or there is an error.
 /// - **Rest**: an address that was released is not chosen again for another pod
 ///   until its rest period has passed. A request for exactly that address is
-///   the operator's own choice and gets it at once.
+///   the operator's own choice and gets it at once; so does a
+///   [`Stable`](Algorithm::Stable) request of the pod that had it last.
 /// - **Never given**: the network and broadcast address of an IPv4 prefix (except
 ///   in a /31 and /32, RFC 3021), the subnet-router anycast address of an IPv6
 ///   prefix (RFC 4291, section 2.6.1, except in a /127 and /128, RFC 6164), and
-///   the addresses named as the node's own.
+///   the addresses named as the node's own. These are those of the node's prefix:
+///   a part of it that is asked for is no subnet, and its first and last address
+///   are addresses like others.
 /// - **No state of its own on disk**: after a restart the addresses in use are
 ///   told with [`restore`](Self::restore).
 ///
@@ -51,7 +129,9 @@ pub trait Ipam: fmt::Debug + Send + Sync + 'static {
     /// Marks `addresses` as held by `owner`, also outside the current prefixes:
     /// they were given out before a restart or before the prefixes changed.
     ///
-    /// Fails with [`IpamError::Taken`] and changes nothing if another owner holds one.
+    /// They may also be such as are never given. Fails and changes nothing, with
+    /// [`IpamError::Taken`] if another owner holds one, with
+    /// [`IpamError::HoldsOther`] if `owner` holds another one of the same family.
     async fn restore(&self, owner: &LeaseOwner, addresses: Addresses) -> Result<(), IpamError>;
 
     /// Takes back all that `owner` holds; the addresses rest from now on.
@@ -119,15 +199,18 @@ pub enum Algorithm {
 }
 
 /// How full a prefix is.
+///
+/// Addresses that are never given count nowhere, also not as held if they were
+/// given earlier: what is [`free`](Self::free) is always `size` less the other two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// The prefix.
     pub prefix: IpNet,
     /// How many addresses of it can be given out at all; saturates at `u128::MAX`.
     pub size: u128,
-    /// How many are held.
+    /// How many of them are held.
     pub in_use: u128,
-    /// How many were released and rest.
+    /// How many of them were released and rest.
     pub resting: u128,
 }
 
@@ -155,6 +238,17 @@ pub enum IpamError {
         address: IpAddr,
         /// Who has it.
         holder: LeaseOwner,
+    },
+    /// The attachment holds other addresses than it asks for now.
+    #[error(
+        "{owner} already holds {}, which is not what it asks for now; \
+         release that before asking for something else", list_text(.held)
+    )]
+    HoldsOther {
+        /// Who asks.
+        owner: LeaseOwner,
+        /// What it holds.
+        held: Addresses,
     },
     /// The address is not the node's to give.
     #[error("{address} is outside this node's prefix {prefix}")]
@@ -198,10 +292,15 @@ impl IpamError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Exhausted(_) | Self::Taken { .. } | Self::Backend(_) => Retry::Later,
-            Self::OutsidePrefix { .. }
+            Self::HoldsOther { .. }
+            | Self::OutsidePrefix { .. }
             | Self::PoolOutsidePrefix { .. }
             | Self::Reserved { .. }
             | Self::NoFamily { .. } => Retry::Never,
         }
     }
+}
+
+fn list_text(addresses: &Addresses) -> String {
+    addresses.iter().map(|address| address.to_string()).collect::<Vec<_>>().join(" and ")
 }
