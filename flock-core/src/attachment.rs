@@ -182,7 +182,6 @@ impl Addresses {
 #[serde(rename_all = "camelCase")]
 pub struct Attachment {
     /// Container and interface.
-    #[serde(flatten)]
     pub key: AttachmentKey,
     /// How far it has come.
     pub state: AttachmentState,
@@ -199,7 +198,6 @@ pub struct Attachment {
     /// The link on the node.
     pub host_interface: InterfaceName,
     /// The pod's own addresses.
-    #[serde(flatten)]
     pub addresses: Addresses,
     /// Addresses that the pod serves beside its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

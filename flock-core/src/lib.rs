@@ -1,6 +1,7 @@
 //! The domain of Flock, a Kubernetes CNI that routes.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod annotations;
 pub mod announcer;
 pub mod attachment;
 pub mod clock;

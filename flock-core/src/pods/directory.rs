@@ -1,5 +1,159 @@
-//! A directory of manifests.
+//! Pods from a directory of manifests: [`PodDirectory`].
 
-/// A directory of manifests.
-#[derive(Debug)]
-pub struct PodDirectory;
+mod manifest;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+
+use self::manifest::PodManifest;
+use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
+
+/// Pods from manifests in a directory, without any cluster.
+///
+/// - Files named `*.yaml`, `*.yml` and `*.json` are read, as they would be applied
+///   to a cluster: several documents in a file, objects of kind `List`, and objects
+///   of other kinds, which are passed over. Hidden files and subdirectories are not
+///   looked at.
+/// - Only a pod's name, namespace (`default` where it is missing), UID and
+///   annotations are read.
+/// - The files are read at each request, so a change needs no reload.
+/// - A pod that is in no file counts as one without annotations, and is answered at once.
+/// - A file that can't be read does not stand in the way of pods in other files.
+///   But a pod that is in none of the others may be in that one, so the request for
+///   it fails and names the file. So it does for a pod that two manifests describe,
+///   and for one whose manifest has another UID than the runtime says.
+/// - [`changes`](PodSource::changes) tells nothing: files have no readiness. The
+///   stream never ends.
+///
+/// # Example
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let manifests = tempfile::tempdir()?;
+/// use std::time::{Duration, Instant};
+///
+/// use flock_core::name::PodKey;
+/// use flock_core::pods::{PodDirectory, PodRef, PodSource};
+///
+/// std::fs::write(manifests.path().join("web.yaml"), "
+/// apiVersion: v1
+/// kind: Pod
+/// metadata:
+///   name: web-0
+///   annotations:
+///     flock.fritzlab.net/anycast: 2001:db8::53
+/// ")?;
+/// let pods = PodDirectory::new(manifests.path());
+/// let wanted = PodRef { key: PodKey::new("default", "web-0")?, uid: None };
+/// let pod = pods.pod(&wanted, Instant::now() + Duration::from_secs(5)).await?;
+/// assert_eq!(pod.annotations["flock.fritzlab.net/anycast"], "2001:db8::53");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct PodDirectory {
+    path: PathBuf,
+}
+
+impl PodDirectory {
+    /// Reads manifests in `path`. That it exists is asked at each request.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+}
+
+#[async_trait]
+impl PodSource for PodDirectory {
+    async fn pod(&self, wanted: &PodRef, deadline: Instant) -> Result<PodInfo, PodError> {
+        let (path, wanted) = (self.path.clone(), wanted.clone());
+        let lookup = tokio::task::spawn_blocking(move || lookup(&path, &wanted));
+        match tokio::time::timeout_at(deadline.into(), lookup).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => Err(PodError::Backend(format!("reading {}: {error}", self.path.display()))),
+            Err(_) => Err(PodError::Backend(format!(
+                "the manifests in {} could not be read within the deadline",
+                self.path.display()
+            ))),
+        }
+    }
+
+    fn changes(&self) -> BoxStream<'static, PodChange> {
+        stream::pending().boxed()
+    }
+}
+
+fn lookup(directory: &Path, wanted: &PodRef) -> Result<PodInfo, PodError> {
+    let files = manifest_files(directory).map_err(|error| {
+        PodError::Backend(format!(
+            "can't read the directory of pod manifests {}: {error}; create it or name another one",
+            directory.display()
+        ))
+    })?;
+    let mut found: Option<(PathBuf, PodInfo)> = None;
+    let mut broken = None;
+    for path in files {
+        let pods = match manifest::read(&path) {
+            Ok(pods) => pods,
+            Err(reason) => {
+                broken.get_or_insert((path, reason));
+                continue;
+            }
+        };
+        for pod in pods.into_iter().filter(|pod| is_named(pod, wanted)) {
+            if let Some((first, _)) = &found {
+                let reason =
+                    format!("describes pod {} as {} does; remove one of the two", wanted.key, first.display());
+                return Err(invalid(&path, reason));
+            }
+            found = Some((path.clone(), PodInfo { uid: pod.uid, annotations: pod.annotations }));
+        }
+    }
+    match (found, broken) {
+        (Some((path, info)), _) => match (&wanted.uid, &info.uid) {
+            (Some(asked), Some(written)) if asked != written => {
+                let reason = format!(
+                    "describes pod {} with the UID {written:?}, expected {asked:?} as the runtime says; \
+                     correct the UID or leave it out",
+                    wanted.key
+                );
+                Err(invalid(&path, reason))
+            }
+            _ => Ok(info),
+        },
+        (None, Some((path, reason))) => {
+            let reason = format!("{reason}; pod {} may be described there, mend or remove the file", wanted.key);
+            Err(invalid(&path, reason))
+        }
+        (None, None) => Ok(PodInfo::default()),
+    }
+}
+
+fn is_named(pod: &PodManifest, wanted: &PodRef) -> bool {
+    pod.name == wanted.key.name() && pod.namespace == wanted.key.namespace()
+}
+
+fn manifest_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_manifest =
+            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+        if is_manifest && !name.as_encoded_bytes().starts_with(b".") && !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn invalid(path: &Path, reason: String) -> PodError {
+    PodError::Invalid { path: path.display().to_string(), reason }
+}

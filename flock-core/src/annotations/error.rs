@@ -1,0 +1,131 @@
+//! What can be wrong with annotations.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{ANYCAST, KEYS};
+use crate::retry::Retry;
+
+/// Why a pod's annotations can't be followed: every reason, not only the first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct AnnotationError {
+    /// At least one.
+    pub problems: Vec<AnnotationProblem>,
+}
+
+/// One thing that is wrong with a pod's annotations.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnnotationProblem {
+    /// A value that does not parse.
+    #[error("annotation {key} is {}, expected {expected}", quoted(.value))]
+    Invalid {
+        /// The annotation's key.
+        key: &'static str,
+        /// What was found, without the white space around it.
+        value: String,
+        /// What is allowed, in words.
+        expected: String,
+    },
+    /// A key of Flock's that does not exist.
+    #[error("annotation {} does not exist, expected one of {}; correct or remove it", shortened(.key), KEYS.join(", "))]
+    Unknown {
+        /// The annotation's key.
+        key: String,
+    },
+    /// The address and the part that it is to come from exclude each other.
+    #[error("annotation {key} is \"{value}\", which contradicts {cidr_key} \"{cidr}\"; remove one of the two")]
+    Contradiction {
+        /// The key of the one.
+        key: &'static str,
+        /// `false` or an address.
+        value: String,
+        /// The key of the other.
+        cidr_key: &'static str,
+        /// The part that does not hold the address.
+        cidr: String,
+    },
+    /// The pod asks for a family that the node does not have.
+    #[error(
+        "annotation {key} is \"{value}\", but this node has no {family} prefix: its NodeConfig sets no {node_key}; \
+         remove the annotation or let the pod run on another node"
+    )]
+    FamilyMissing {
+        /// The annotation's key.
+        key: &'static str,
+        /// What it says.
+        value: String,
+        /// `IPv6` or `IPv4`.
+        family: &'static str,
+        /// The key of the NodeConfig that would give the node that family.
+        node_key: &'static str,
+    },
+    /// The pod would get no address.
+    #[error(
+        "no address family is left for this pod: the node has {}, and the pod's annotations refuse it; \
+         remove flock.fritzlab.net/ipv6 or flock.fritzlab.net/ipv4 \"false\", or use the host's network",
+        families(*.node_v6, *.node_v4)
+    )]
+    NoFamily {
+        /// Whether the node has an IPv6 prefix.
+        node_v6: bool,
+        /// Whether the node has an IPv4 prefix.
+        node_v4: bool,
+    },
+    /// An anycast address that would be a pod's own address as well.
+    #[error(
+        "annotation {ANYCAST} names {address}, which is in this node's prefix {prefix} for the pods' own addresses; \
+         expected an address outside it"
+    )]
+    AnycastInPrefix {
+        /// The anycast address.
+        address: IpAddr,
+        /// The node's prefix.
+        prefix: IpNet,
+    },
+    /// An anycast address that the pod could not answer from.
+    #[error(
+        "annotation {ANYCAST} names {address}, but the pod gets no {} address and so has no route to answer by; \
+         give it one or remove the anycast address",
+        if .address.is_ipv6() { "IPv6" } else { "IPv4" }
+    )]
+    AnycastWithoutFamily {
+        /// The anycast address.
+        address: IpAddr,
+    },
+}
+
+impl AnnotationError {
+    /// Annotations stay wrong until somebody changes them.
+    pub fn retry(&self) -> Retry {
+        Retry::Never
+    }
+
+    pub(super) fn unless_empty(problems: Vec<AnnotationProblem>) -> Result<(), Self> {
+        if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
+    }
+}
+
+/// Annotations may have 256 KiB, messages are for people.
+const SHOWN_BYTES: usize = 80;
+
+fn quoted(value: &str) -> String {
+    let shown = &value[..value.floor_char_boundary(SHOWN_BYTES)];
+    let cut = if shown.len() < value.len() { " (cut)" } else { "" };
+    format!("{shown:?}{cut}")
+}
+
+fn shortened(key: &str) -> String {
+    let shown = &key[..key.floor_char_boundary(SHOWN_BYTES)];
+    shown.escape_debug().to_string()
+}
+
+fn families(v6: bool, v4: bool) -> &'static str {
+    match (v6, v4) {
+        (true, true) => "IPv6 and IPv4",
+        (true, false) => "IPv6 only",
+        (false, true) => "IPv4 only",
+        (false, false) => "no prefix at all",
+    }
+}

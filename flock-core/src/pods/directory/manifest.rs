@@ -1,0 +1,111 @@
+//! What is read of a manifest.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A pod as a file describes it.
+#[derive(Debug)]
+pub(super) struct PodManifest {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: Option<String>,
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// Read first: what other kinds hold is not Flock's to judge.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Object {
+    kind: String,
+    #[serde(default)]
+    items: Option<Vec<Value>>,
+    #[serde(default)]
+    metadata: Value,
+}
+
+/// A pod within a `PodList`, where the kind goes without saying.
+#[derive(Deserialize)]
+struct Item {
+    #[serde(default)]
+    metadata: Value,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, Value>>,
+}
+
+/// The pods in the file, or what is wrong with it in words.
+pub(super) fn read(path: &Path) -> Result<Vec<PodManifest>, String> {
+    let bytes = fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
+    parse(text)
+}
+
+fn parse(text: &str) -> Result<Vec<PodManifest>, String> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    let documents: Vec<Option<Value>> =
+        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| format!("is not YAML or JSON: {error}"))?;
+    let mut pods = Vec::new();
+    for document in documents.into_iter().flatten() {
+        collect(document, &mut pods)?;
+    }
+    Ok(pods)
+}
+
+fn collect(document: Value, pods: &mut Vec<PodManifest>) -> Result<(), String> {
+    if document.is_null() {
+        return Ok(());
+    }
+    let object: Object =
+        serde_json::from_value(document).map_err(|error| format!("is not a Kubernetes object: {error}"))?;
+    let items = object.items.unwrap_or_default();
+    match object.kind.as_str() {
+        "Pod" => pods.push(pod(object.metadata)?),
+        "List" => {
+            for item in items {
+                collect(item, pods)?;
+            }
+        }
+        "PodList" => {
+            for item in items {
+                let item: Item = serde_json::from_value(item)
+                    .map_err(|error| format!("has a PodList with a wrong item: {error}"))?;
+                pods.push(pod(item.metadata)?);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn pod(metadata: Value) -> Result<PodManifest, String> {
+    let metadata: Metadata =
+        serde_json::from_value(metadata).map_err(|error| format!("has a Pod with wrong metadata: {error}"))?;
+    let mut annotations = BTreeMap::new();
+    for (key, value) in metadata.annotations.unwrap_or_default() {
+        let Value::String(value) = value else {
+            return Err(format!(
+                "has a Pod {:?} whose annotation {key} is {value}, expected a string; put it in quotes",
+                metadata.name
+            ));
+        };
+        annotations.insert(key, value);
+    }
+    Ok(PodManifest {
+        namespace: metadata.namespace.unwrap_or_else(|| "default".to_owned()),
+        name: metadata.name,
+        uid: metadata.uid,
+        annotations,
+    })
+}
