@@ -1,1 +1,3 @@
 //! Library part of the programs.
+
+pub mod plugin;

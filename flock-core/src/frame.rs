@@ -58,6 +58,20 @@ pub struct Request {
 }
 
 impl Request {
+    /// What `raw` says, to be sent. Fails if the configuration is not JSON.
+    pub fn new(raw: &RawCall<'_>) -> Result<Self, FrameError> {
+        Ok(Self {
+            protocol: PROTOCOL,
+            verb: raw.verb,
+            container_id: raw.container_id.to_owned(),
+            ifname: raw.ifname.to_owned(),
+            netns: raw.netns.to_owned(),
+            args: raw.args.to_owned(),
+            config: serde_json::from_slice(raw.config).map_err(FrameError::Json)?,
+            remaining_ms: u64::try_from(raw.remaining.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
     /// Reads the JSON of a frame. Another protocol version is told from garbage.
     pub fn from_json(json: &[u8]) -> Result<Self, FrameError> {
         #[derive(Deserialize)]

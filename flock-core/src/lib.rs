@@ -4,6 +4,7 @@
 pub mod annotations;
 pub mod announcer;
 pub mod attachment;
+pub mod client;
 pub mod clock;
 pub mod cni;
 pub mod dataplane;

@@ -88,6 +88,8 @@ impl Code {
     pub const ANNOUNCEMENT: Self = Self(105);
     /// CHECK found a difference.
     pub const CHECK_FAILED: Self = Self(106);
+    /// The caller may not ask the agent.
+    pub const DENIED: Self = Self(107);
 }
 
 impl fmt::Display for Code {

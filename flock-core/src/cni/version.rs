@@ -42,6 +42,11 @@ impl SpecVersion {
         }
     }
 
+    /// The version to write an error in: that of `config` if it can be told, else [`NEWEST`](Self::NEWEST).
+    pub fn for_errors(config: &[u8]) -> Self {
+        json::object(config).and_then(|map| Self::of_config(&map)).unwrap_or(Self::NEWEST)
+    }
+
     /// `0.3.0, 0.3.1, …`
     pub(super) fn all_as_text() -> String {
         Self::ALL.map(Self::as_str).join(", ")
