@@ -1,1 +1,32 @@
-//! The lab that the examples run in.
+//! The lab that the examples, the tests on real kernels and the benchmark run in.
+//!
+//! A lab is one machine that plays several: network namespaces joined by veths,
+//! a real BIRD in each node and router, a real `flock-agent` on each node, and
+//! pods that are added by running the `flock` plugin as a container runtime does.
+//!
+//! - [`sandbox`] is the outermost shell: a program re-executes itself in private
+//!   namespaces, so that a lab touches nothing of the machine it runs on and is
+//!   gone when the program is, however it ends.
+//! - [`netns`] makes namespaces and links, runs commands in them, and pings.
+//! - [`fabric`] joins two nodes and a top-of-rack router, [`node`], [`router`] and
+//!   [`bird`] are its parts.
+//! - [`runtime`] runs the plugin.
+//! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions.
+//!
+//! Only Linux has what a lab needs.
+
+#![cfg(target_os = "linux")]
+
+pub mod bird;
+pub mod deadline;
+mod error;
+pub mod fabric;
+pub mod netns;
+pub mod node;
+pub mod process;
+pub mod programs;
+pub mod router;
+pub mod runtime;
+pub mod sandbox;
+
+pub use error::{LabError, Result};

@@ -1,0 +1,210 @@
+//! A node: a namespace with a real `flock-agent`, the BIRD that it configures,
+//! and the pods that a runtime adds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::bird::Bird;
+use crate::deadline::{Probe, until};
+use crate::netns::Netns;
+use crate::process::Daemon;
+use crate::programs;
+use crate::runtime::{Container, Runtime};
+use crate::{LabError, Result};
+
+/// How long an agent may take until it listens and has written BIRD's configuration.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A pod on a node.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// What the runtime made.
+    pub container: Container,
+    /// The name of its node.
+    pub node: String,
+    /// From the answer to ADD.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.container.pod_name
+    }
+
+    /// Its network.
+    pub fn netns(&self) -> &Netns {
+        &self.container.netns
+    }
+}
+
+/// A node. Dropping it kills its daemons.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it is.
+    pub netns: Netns,
+    files: NodeFiles,
+    agent: Option<Daemon>,
+    bird: Option<Bird>,
+}
+
+/// The files of one node, in one directory, so that several nodes share a machine.
+#[derive(Debug, Clone)]
+pub struct NodeFiles {
+    /// The directory.
+    pub dir: PathBuf,
+    /// `--run-dir`.
+    pub run: PathBuf,
+    /// `--node-config`.
+    pub node_config: PathBuf,
+    /// `--pods`.
+    pub pods: PathBuf,
+    /// `--bird-config`.
+    pub bird_config: PathBuf,
+    /// `--bird-socket`.
+    pub bird_socket: PathBuf,
+    /// What the agent says.
+    pub agent_log: PathBuf,
+    /// What BIRD says.
+    pub bird_log: PathBuf,
+}
+
+impl NodeFiles {
+    fn create(dir: &Path) -> Result<Self> {
+        let files = Self {
+            dir: dir.to_owned(),
+            run: dir.join("run"),
+            node_config: dir.join("node-config.yaml"),
+            pods: dir.join("pods"),
+            bird_config: dir.join("bird").join("bird.conf"),
+            bird_socket: dir.join("run").join("bird.ctl"),
+            agent_log: dir.join("agent.log"),
+            bird_log: dir.join("bird.log"),
+        };
+        for dir in [&files.run, &files.pods, &dir.join("bird")] {
+            fs::create_dir_all(dir).map_err(LabError::file("create", dir))?;
+        }
+        Ok(files)
+    }
+}
+
+impl Node {
+    /// A node that is not started yet. `node_config` is its NodeConfig manifest,
+    /// its files are kept in `dir`.
+    pub fn create(netns: Netns, dir: &Path, node_config: &Value) -> Result<Self> {
+        let files = NodeFiles::create(dir)?;
+        // JSON is YAML too.
+        fs::write(&files.node_config, format!("{node_config:#}"))
+            .map_err(LabError::file("write", &files.node_config))?;
+        Ok(Self { netns, files, agent: None, bird: None })
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        self.netns.name()
+    }
+
+    /// Where its files are.
+    pub fn files(&self) -> &NodeFiles {
+        &self.files
+    }
+
+    /// Starts the agent, and BIRD as soon as the agent has written a configuration for it.
+    pub fn start(&mut self) -> Result<()> {
+        self.start_agent()?;
+        let config = self.files.bird_config.clone();
+        self.wait_for_file(&config)?;
+        self.bird = Some(Bird::start(&self.netns, &config, &self.files.bird_socket, &self.files.bird_log)?);
+        Ok(())
+    }
+
+    /// Starts the agent and waits until it listens.
+    pub fn start_agent(&mut self) -> Result<()> {
+        let files = &self.files;
+        let mut command = self.netns.command(programs::agent()?);
+        command.args(["--node-name", self.name(), "--source", "files", "--announcer", "bird"]);
+        for (option, path) in [
+            ("--node-config", &files.node_config),
+            ("--pods", &files.pods),
+            ("--run-dir", &files.run),
+            ("--bird-config", &files.bird_config),
+            ("--bird-socket", &files.bird_socket),
+        ] {
+            command.arg(option).arg(path);
+        }
+        let name = format!("flock-agent on {}", self.name());
+        self.agent = Some(Daemon::start(&name, &mut command, &files.agent_log)?);
+        let socket = files.run.join("flock.sock");
+        self.wait_for_file(&socket)
+    }
+
+    fn wait_for_file(&mut self, path: &Path) -> Result<()> {
+        let what = format!("{} of {}", path.display(), self.name());
+        let Some(agent) = self.agent.as_mut() else {
+            return Err(LabError::Unexpected(format!("no agent was started that would make {what}")));
+        };
+        until(&what, START_LIMIT, || {
+            agent.must_run()?;
+            Ok(if path.exists() { Probe::Done(()) } else { Probe::Waiting(String::new()) })
+        })
+    }
+
+    /// The agent, where it was started.
+    pub fn agent(&mut self) -> Option<&mut Daemon> {
+        self.agent.as_mut()
+    }
+
+    /// The routing daemon, where it was started.
+    pub fn bird(&mut self) -> Option<&mut Bird> {
+        self.bird.as_mut()
+    }
+
+    /// The runtime on this node.
+    pub fn runtime(&self) -> Result<Runtime> {
+        Ok(Runtime::new(&self.netns, &programs::plugin()?, &self.files.run))
+    }
+
+    /// Makes a pod with these annotations (without the group) as a kubelet and its runtime do.
+    pub fn add_pod(&self, name: &str, annotations: &[(&str, &str)]) -> Result<Pod> {
+        let container = Container {
+            id: format!("{}-{name}", self.name()),
+            pod_namespace: "default".to_owned(),
+            pod_name: name.to_owned(),
+            netns: Netns::create(name)?,
+        };
+        let file = self.manifest(name);
+        let manifest = manifest(name, self.name(), annotations);
+        fs::write(&file, format!("{manifest:#}")).map_err(LabError::file("write", &file))?;
+        let addresses = self.runtime()?.add(&container)?;
+        Ok(Pod { container, node: self.name().to_owned(), addresses })
+    }
+
+    /// Deletes a pod of this node.
+    pub fn delete_pod(&self, pod: &Pod) -> Result<()> {
+        self.runtime()?.delete(&pod.container)?;
+        let file = self.manifest(pod.name());
+        fs::remove_file(&file).map_err(LabError::file("remove", &file))?;
+        pod.netns().delete()
+    }
+
+    fn manifest(&self, pod: &str) -> PathBuf {
+        self.files.pods.join(format!("{pod}.yaml"))
+    }
+}
+
+fn manifest(name: &str, node: &str, annotations: &[(&str, &str)]) -> Value {
+    let annotations: BTreeMap<String, &str> =
+        annotations.iter().map(|(key, value)| (format!("flock.fritzlab.net/{key}"), *value)).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+        "spec": {"nodeName": node},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
