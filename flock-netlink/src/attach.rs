@@ -1,0 +1,296 @@
+//! Making an attachment.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flock_core::attachment::{Attachment, GATEWAY_V4, GATEWAY_V6, MacAddr, MacPair};
+use flock_core::dataplane::DataplaneError;
+use ipnet::{IpNet, Ipv6Net};
+use netlink_packet_route::RouteNetlinkMessage;
+use rustix::io::Errno;
+
+use crate::conversation::{Conversation, Request};
+use crate::links::{find_link, kernel, link_of, perform, vanished};
+use crate::messages::{self, LinkFacts, Use, VethEnd};
+use crate::netns::Namespace;
+use crate::sysctl;
+use crate::worker::Worker;
+
+/// The kernel does the work that a change of carrier needs in the background,
+/// usually before anybody can ask for it. More than this and something is wrong.
+const CARRIER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The kernel gives `lo` this index in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// A pod side's default routes have the metric of this plus the interface's
+/// index: a second attachment of one container takes nothing from the first.
+const POD_METRIC_BASE: u32 = 1024;
+
+impl Worker {
+    /// Makes what is missing of `attachment`: nothing, all, or a part.
+    ///
+    /// `source` is the address that the node talks to pods from over IPv4
+    /// where it has none of its own.
+    pub(crate) fn attach(
+        &mut self,
+        attachment: &Attachment,
+        source: Option<Ipv4Addr>,
+    ) -> Result<(), DataplaneError> {
+        let namespace = Namespace::open(&attachment.netns)?;
+        let mut pod = self.converse_in(&namespace).map_err(|source| entering(attachment, source))?;
+        let host = self.make_veth(attachment, &namespace, &mut pod)?;
+        self.ready_host_link(attachment, &host)?;
+        let pod_index = host.peer.unwrap_or_default();
+        self.ready_pod_side(attachment, &namespace, &mut pod, pod_index)?;
+        self.ready_host_routes(attachment, host.index, source)
+    }
+
+    /// The host side, made now or before.
+    fn make_veth(
+        &mut self,
+        attachment: &Attachment,
+        namespace: &Namespace,
+        pod: &mut Conversation,
+    ) -> Result<LinkFacts, DataplaneError> {
+        if let Some(host) = self.create_veth(attachment, namespace)? {
+            return Ok(host);
+        }
+        let Some(host) = find_link(&mut self.node, attachment.host_interface.as_str())? else {
+            return Err(interface_exists(attachment));
+        };
+        if !host.is_host_side_of(&attachment.key) {
+            return Err(DataplaneError::HostInterfaceTaken {
+                interface: attachment.host_interface.clone(),
+                owner: host.owner(),
+            });
+        }
+        let pod_side = find_link(pod, attachment.key.interface.as_str())?;
+        match pod_side {
+            Some(link) if Some(link.index) == host.peer && link.peer == Some(host.index) => {
+                let macs = attachment.key.mac_addresses();
+                adjust(&mut self.node, &host, macs.host, attachment.mtu)?;
+                adjust(pod, &link, macs.pod, attachment.mtu)?;
+                return Ok(host);
+            }
+            Some(_) => return Err(interface_exists(attachment)),
+            None => {}
+        }
+        // Our link's other end was renamed or moved away: it serves nobody, and is made anew.
+        let removal = [Request::plain(messages::link_delete(host.index))];
+        perform(&mut self.node, &removal, attachment.host_interface.as_str())?;
+        self.create_veth(attachment, namespace)?.ok_or_else(|| interface_exists(attachment))
+    }
+
+    /// `None` if one of the two names is taken.
+    fn create_veth(
+        &mut self,
+        attachment: &Attachment,
+        namespace: &Namespace,
+    ) -> Result<Option<LinkFacts>, DataplaneError> {
+        let name = attachment.host_interface.as_str();
+        let MacPair { host, pod } = attachment.key.mac_addresses();
+        let host_end = VethEnd { name, mac: host };
+        let pod_end = VethEnd { name: attachment.key.interface.as_str(), mac: pod };
+        // The question rides along: it is harmless where the link is somebody else's.
+        let requests = [
+            Request::create(messages::veth(&host_end, &pod_end, attachment.mtu, namespace.as_fd())),
+            Request::plain(messages::link_by_name(name)),
+        ];
+        let answers = self.node.ask(&requests).map_err(|source| kernel("make the veth", name, source))?;
+        let mut answers = answers.into_iter();
+        match answers.next() {
+            Some(Err(refusal)) if refusal.is(Errno::EXIST) => return Ok(None),
+            Some(Err(refusal)) => return Err(kernel("make the veth", name, refusal.into())),
+            _ => {}
+        }
+        link_of(answers.next(), name)?.map(Some).ok_or_else(|| vanished(name))
+    }
+
+    /// Owner and settings, then up: the kernel would give an address of its
+    /// own to a link that comes up before it is told not to.
+    fn ready_host_link(&mut self, attachment: &Attachment, host: &LinkFacts) -> Result<(), DataplaneError> {
+        let name = attachment.host_interface.as_str();
+        let requests = [
+            Request::plain(messages::host_settings(host.index, &attachment.key)),
+            Request::plain(messages::link_group(host.index, crate::LINK_GROUP)),
+            Request::plain(messages::link_up(host.index)),
+        ];
+        perform(&mut self.node, &requests, name)?;
+        let Some(inet6) = &host.inet6 else { return Ok(()) };
+        // Inherited from conf/default, and right there once the node is prepared.
+        for (setting, found, wanted) in
+            [("forwarding", inet6.forwarding, "1"), ("accept_ra", inet6.accept_ra, "0")]
+        {
+            if found.to_string() != wanted {
+                let setting = format!("net/ipv6/conf/{name}/{setting}");
+                sysctl::write(&setting, wanted).map_err(|source| DataplaneError::Setting {
+                    name: sysctl::dotted(&setting),
+                    value: wanted.to_owned(),
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ready_pod_side(
+        &mut self,
+        attachment: &Attachment,
+        namespace: &Namespace,
+        pod: &mut Conversation,
+        index: u32,
+    ) -> Result<(), DataplaneError> {
+        let wanted = PodSide::of(attachment);
+        let name = attachment.key.interface.as_str();
+        let shown = format!("{name} of {}", attachment.netns.path.display());
+        let link = [
+            Request::plain(messages::pod_settings(index)),
+            Request::plain(messages::link_up(index)),
+            // Whoever made the namespace may have done so already; it is no harm twice.
+            Request::plain(messages::link_up(LOOPBACK)),
+            Request::plain(messages::link_by_index(index)),
+        ];
+        let answers = perform(pod, &link, &shown)?;
+        let link = answers.iter().flatten().find_map(LinkFacts::read).ok_or_else(|| vanished(&shown))?;
+        if !wanted.ipv6.is_empty() && !link.inet6.is_some_and(|inet6| inet6.disable_ipv6 == 0) {
+            // Some runtimes make namespaces with IPv6 switched off.
+            let setting = format!("net/ipv6/conf/{name}/disable_ipv6");
+            self.inside(namespace, || sysctl::write(&setting, "0")).map_err(|source| {
+                DataplaneError::Setting { name: sysctl::dotted(&setting), value: "0".to_owned(), source }
+            })?;
+        }
+        perform(pod, &wanted.requests(attachment, index), &shown)?;
+        Ok(())
+    }
+
+    /// Last of all, so that nothing is reachable before it can answer.
+    fn ready_host_routes(
+        &mut self,
+        attachment: &Attachment,
+        index: u32,
+        source: Option<Ipv4Addr>,
+    ) -> Result<(), DataplaneError> {
+        let name = attachment.host_interface.as_str();
+        let mac = attachment.key.mac_addresses().pod;
+        let mut requests = vec![Request::replace(messages::address(index, gateway_v6_net(), Use::Full))];
+        for neighbour in host_neighbours(attachment) {
+            requests.push(Request::replace(messages::neighbour(index, neighbour, mac)));
+        }
+        for prefix in attachment.addresses.prefixes() {
+            let route = messages::link_route(index, prefix, source);
+            requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
+        }
+        // Asking for a link also makes the kernel finish what a change of
+        // carrier needs, without which its first packets are dropped.
+        requests.push(Request::plain(messages::link_by_index(index)));
+        let answers = perform(&mut self.node, &requests, name)?;
+        let host = answers.iter().flatten().find_map(LinkFacts::read).ok_or_else(|| vanished(name))?;
+        if host.is_operational { Ok(()) } else { await_carrier(&mut self.node, name) }
+    }
+}
+
+/// What a pod side has.
+struct PodSide {
+    ipv6: Vec<(IpNet, Use)>,
+    ipv4: Vec<(IpNet, Use)>,
+}
+
+impl PodSide {
+    fn of(attachment: &Attachment) -> Self {
+        let own = attachment.addresses.prefixes().map(|prefix| (prefix, Use::Full));
+        let anycast = attachment.anycast.iter().map(|address| (IpNet::from(*address), Use::AnswerOnly));
+        let (mut ipv6, ipv4): (Vec<_>, Vec<_>) =
+            own.chain(anycast).partition(|(prefix, _)| prefix.addr().is_ipv6());
+        if !ipv6.is_empty() {
+            let local = attachment.key.mac_addresses().pod.link_local();
+            ipv6.insert(0, (link_local_net(local.into()), Use::Full));
+        }
+        Self { ipv6, ipv4 }
+    }
+
+    fn requests(&self, attachment: &Attachment, index: u32) -> Vec<Request> {
+        let mac = attachment.key.mac_addresses().host;
+        let mut requests = Vec::new();
+        for (prefix, usage) in self.ipv6.iter().chain(&self.ipv4) {
+            requests.push(Request::replace(messages::address(index, *prefix, *usage)));
+        }
+        let source = attachment.addresses.ipv4;
+        for (gateway, wanted) in
+            [(IpAddr::V6(GATEWAY_V6), !self.ipv6.is_empty()), (IpAddr::V4(GATEWAY_V4), !self.ipv4.is_empty())]
+        {
+            if wanted {
+                requests.push(Request::replace(messages::neighbour(index, gateway, mac)));
+                let route = messages::default_route(index, gateway, source, POD_METRIC_BASE + index);
+                requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
+            }
+        }
+        requests
+    }
+}
+
+/// Whom the host side knows by permanent entries: the pod's own addresses, its
+/// link-local one and those that it serves.
+pub(crate) fn host_neighbours(attachment: &Attachment) -> impl Iterator<Item = IpAddr> + '_ {
+    let local = attachment.key.mac_addresses().pod.link_local();
+    let served = attachment.anycast.iter().copied();
+    let has_ipv6 = attachment.addresses.ipv6.is_some() || attachment.anycast.iter().any(IpAddr::is_ipv6);
+    let local = has_ipv6.then_some(IpAddr::V6(local));
+    local.into_iter().chain(attachment.addresses.iter()).chain(served)
+}
+
+fn gateway_v6_net() -> IpNet {
+    link_local_net(GATEWAY_V6)
+}
+
+fn link_local_net(address: Ipv6Addr) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(address, 64))
+}
+
+/// Makes a link that was found have what it would have been made with.
+fn adjust(
+    conversation: &mut Conversation,
+    link: &LinkFacts,
+    mac: MacAddr,
+    mtu: u32,
+) -> Result<(), DataplaneError> {
+    if link.mac == Some(mac) && link.mtu == mtu {
+        return Ok(());
+    }
+    let request = [Request::plain(messages::link_identity(link.index, mac, mtu))];
+    perform(conversation, &request, &link.name).map(drop)
+}
+
+fn await_carrier(conversation: &mut Conversation, name: &str) -> Result<(), DataplaneError> {
+    let start = Instant::now();
+    loop {
+        let link = find_link(conversation, name)?.ok_or_else(|| vanished(name))?;
+        if link.is_operational {
+            return Ok(());
+        }
+        if start.elapsed() > CARRIER_DEADLINE {
+            let late = io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the other end was brought up, but it has no carrier",
+            );
+            return Err(kernel("bring up the interface", name, late));
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn interface_exists(attachment: &Attachment) -> DataplaneError {
+    DataplaneError::InterfaceExists {
+        interface: attachment.key.interface.clone(),
+        netns: attachment.netns.path.clone(),
+    }
+}
+
+fn entering(attachment: &Attachment, source: io::Error) -> DataplaneError {
+    DataplaneError::Kernel {
+        action: format!("open a socket in the network namespace {}", attachment.netns.path.display()),
+        source,
+    }
+}

@@ -1,0 +1,121 @@
+//! The threads that talk to the kernel.
+//!
+//! The kernel works off a netlink request inside `sendmsg`, and may wait there
+//! for its one big lock. So netlink has threads of its own, and the runtime's
+//! threads never block. They are also the only threads that enter a pod's
+//! network namespace, and they do so only to open a socket or a file: no
+//! `await` can happen in between, because there is none on these threads.
+
+use std::fmt;
+use std::io;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use flock_core::dataplane::DataplaneError;
+use tokio::sync::oneshot;
+
+use crate::conversation::Conversation;
+use crate::netns::Home;
+
+/// What one of the threads has at hand.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// The namespace that the thread lives in: the node's.
+    pub(crate) home: Home,
+    /// A socket of the node's namespace.
+    pub(crate) node: Conversation,
+    /// Set when the thread could not come home from a pod's namespace; it must not be used further.
+    pub(crate) lost: bool,
+}
+
+type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// Some threads that take jobs from one queue.
+pub(crate) struct Workers {
+    queue: mpsc::Sender<Job>,
+    /// The state that a new thread starts with is made by the thread that
+    /// made the pool: its namespace is the node's.
+    _shared: Arc<Shared>,
+}
+
+struct Shared {
+    name: String,
+    jobs: Mutex<mpsc::Receiver<Job>>,
+    home: Home,
+}
+
+impl Workers {
+    /// Starts `count` threads in the network namespace of the calling thread.
+    pub(crate) fn start(name: &str, count: usize) -> io::Result<Self> {
+        let (queue, jobs) = mpsc::channel();
+        let shared =
+            Arc::new(Shared { name: name.to_owned(), jobs: Mutex::new(jobs), home: Home::of_this_thread()? });
+        for _ in 0..count {
+            start_thread(Arc::clone(&shared), Worker::new(&shared.home)?)?;
+        }
+        Ok(Self { queue, _shared: shared })
+    }
+
+    /// Runs `job` on one of the threads. It is carried out even when the
+    /// caller goes away.
+    pub(crate) async fn run<T, F>(&self, job: F) -> Result<T, DataplaneError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Worker) -> Result<T, DataplaneError> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |worker| {
+            // A caller that went away wants no answer.
+            let _ = answer.send(job(worker));
+        });
+        let gone = |_| DataplaneError::Backend("the netlink threads have ended; restart the agent".into());
+        self.queue.send(job).map_err(|mpsc::SendError(_)| gone(()))?;
+        answered.await.map_err(|_| gone(()))?
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").field("name", &self._shared.name).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    fn new(home: &Home) -> io::Result<Self> {
+        Ok(Self { home: home.try_clone()?, node: Conversation::open()?, lost: false })
+    }
+}
+
+fn start_thread(shared: Arc<Shared>, worker: Worker) -> io::Result<()> {
+    thread::Builder::new().name(shared.name.clone()).spawn(move || serve(&shared, worker)).map(drop)
+}
+
+fn serve(shared: &Arc<Shared>, mut worker: Worker) {
+    loop {
+        let job = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        // The queue's other end is gone: so is the dataplane.
+        let Ok(job) = job else { return };
+        job(&mut worker);
+        if worker.lost {
+            tracing::error!("a netlink thread could not leave a pod's network namespace and is replaced");
+            replace(shared);
+            return;
+        }
+    }
+}
+
+/// Starts a new thread in the stead of this one, which is in a wrong
+/// namespace: the new one goes home first.
+fn replace(shared: &Arc<Shared>) {
+    let started = thread::Builder::new().name(shared.name.clone()).spawn({
+        let shared = Arc::clone(shared);
+        move || match shared.home.return_here().and_then(|()| Worker::new(&shared.home)) {
+            Ok(worker) => serve(&shared, worker),
+            Err(error) => tracing::error!(%error, "a netlink thread could not be replaced"),
+        }
+    });
+    if let Err(error) = started {
+        tracing::error!(%error, "a netlink thread could not be replaced");
+    }
+}
