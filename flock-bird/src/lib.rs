@@ -1,1 +1,2 @@
 //! The RouteAnnouncer of Flock on BIRD 2.
+pub mod render;
