@@ -1,2 +1,52 @@
 //! The RouteAnnouncer of Flock on BIRD 2.
+//!
+//! [`BirdAnnouncer`] makes what the network hears equal to what is wanted: it renders
+//! [`Announcements`](flock_core::announcer::Announcements) to a configuration ([`render`]), lets
+//! BIRD check it, puts it in place in one step and has BIRD take it over its control
+//! socket ([`control`]). Both halves are of use without the announcer.
+//!
+//! ```
+//! use std::net::Ipv4Addr;
+//!
+//! use flock_bird::render::Renderer;
+//! use flock_core::announcer::Announcements;
+//! use flock_core::node_config::Peer;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let wanted = Announcements {
+//!     asn: 64512,
+//!     router_id: Ipv4Addr::new(192, 0, 2, 1),
+//!     peers: vec![Peer { name: "tor1".into(), address: "2001:db8:ffff::1".parse()?, asn: 64500 }],
+//!     summaries: ["2001:db8:1::/64".parse()?].into(),
+//!     anycast: ["2001:db8:a::53".parse()?].into(),
+//! };
+//! // 70 is the route protocol that marks the node's own routes in the kernel.
+//! let text = Renderer::new(70)?.render(&wanted)?;
+//! assert!(text.contains("neighbor 2001:db8:ffff::1 as 64500;"));
+//! # Ok(()) }
+//! ```
+//!
+//! # What it needs of the node
+//!
+//! BIRD 2 with its control socket and its configuration file under the paths of [`BirdConfig`],
+//! before or after the announcer starts. BIRD reads the node's routes from the kernel's main
+//! table: the Dataplane puts them there, under the route protocol number that
+//! [`BirdConfig::route_protocol`] names.
+//!
+//! # Sessions stay
+//!
+//! A change of anycast addresses changes filters between BIRD and the kernel and before the peers,
+//! which BIRD exchanges under running sessions. Only a changed summary, thus a changed
+//! NodeConfig, changes the filter for what peers send; BIRD then asks them to send it again (RFC
+//! 2918), and a peer that can't do that loses its session for a moment.
+
+pub mod announcer;
+pub mod config;
+pub mod control;
+mod debounce;
+mod file;
 pub mod render;
+mod speaker;
+
+pub use announcer::BirdAnnouncer;
+pub use config::BirdConfig;
