@@ -1,3 +1,5 @@
-//! Library part of the programs.
+//! What the programs of Flock are made of.
 
+#[cfg(feature = "agent")]
+pub mod agent;
 pub mod plugin;

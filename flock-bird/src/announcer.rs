@@ -66,9 +66,9 @@ impl Status {
     pub fn generation(&self) -> u64 {
         match self {
             Self::Idle => 0,
-            Self::Pending { generation }
-            | Self::Applied { generation }
-            | Self::Failed { generation, .. } => *generation,
+            Self::Pending { generation } | Self::Applied { generation } | Self::Failed { generation, .. } => {
+                *generation
+            }
         }
     }
 }

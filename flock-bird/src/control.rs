@@ -65,7 +65,9 @@ pub enum ControlError {
         source: ReplyError,
     },
     /// The command is not one line of text that BIRD can read.
-    #[error("{command:?} can't be a command to BIRD: expected one line without control characters, of at most {MAX_COMMAND} bytes")]
+    #[error(
+        "{command:?} can't be a command to BIRD: expected one line without control characters, of at most {MAX_COMMAND} bytes"
+    )]
     Command {
         /// The command.
         command: String,
@@ -105,7 +107,10 @@ impl Client {
             let source = ReplyError::Greeting(greeting.text().to_owned());
             return Err(ControlError::Protocol { socket: self.socket.clone(), source });
         }
-        stream.write_all(format!("{command}\n").as_bytes()).await.map_err(|error| self.unreachable(&error))?;
+        stream
+            .write_all(format!("{command}\n").as_bytes())
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         self.next_reply(&mut stream, &mut parser).await
     }
 

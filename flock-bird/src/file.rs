@@ -29,7 +29,9 @@ impl ConfigFile {
             }
             _ => Err(AnnounceError::Write {
                 path: absolute.display().to_string(),
-                reason: "BIRD can't be told of this path; expected UTF-8 without quotes and control characters".to_owned(),
+                reason:
+                    "BIRD can't be told of this path; expected UTF-8 without quotes and control characters"
+                        .to_owned(),
             }),
         }
     }
@@ -54,12 +56,8 @@ impl ConfigFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(&self.staging)
-            .map_err(failed)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(MODE).open(&self.staging).map_err(failed)?;
         let staged = Staged { target: self.clone(), in_place: false };
         // The mode above is cut by the umask.
         file.set_permissions(Permissions::from_mode(MODE))

@@ -83,7 +83,10 @@ impl Renderer {
         let model = Model {
             router_id: wanted.router_id.to_string(),
             direct: peers.iter().any(|peer| peer.asn == wanted.asn),
-            families: [Family::of(wanted, 4, self.route_protocol), Family::of(wanted, 6, self.route_protocol)],
+            families: [
+                Family::of(wanted, 4, self.route_protocol),
+                Family::of(wanted, 6, self.route_protocol),
+            ],
             peers: peers.iter().map(|peer| Session::of(peer, wanted.asn)).collect(),
         };
         self.templates.render(MAIN, &model).map_err(|error| AnnounceError::Invalid(error.to_string()))

@@ -130,6 +130,8 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, AnnounceError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(error) => Err(AnnounceError::Backend(format!("writing the configuration was cut short: {error}"))),
+        Err(error) => {
+            Err(AnnounceError::Backend(format!("writing the configuration was cut short: {error}")))
+        }
     }
 }

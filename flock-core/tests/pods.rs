@@ -161,10 +161,16 @@ spec:
             ("a.yml", WEB.to_owned()),
             ("a.json", json.to_owned()),
             ("a.yaml", format!("---\n{WEB}\n---\n")),
-            ("a.yaml", format!("kind: ConfigMap\nmetadata: {{name: web}}\ndata: {{}}\n---\n# nothing\n---{WEB}")),
+            (
+                "a.yaml",
+                format!("kind: ConfigMap\nmetadata: {{name: web}}\ndata: {{}}\n---\n# nothing\n---{WEB}"),
+            ),
             ("a.yaml", format!("kind: List\nitems:\n- {indented}\n")),
             ("a.json", format!(r#"{{"kind": "List", "items": [{{"kind": "Service"}}, {json}]}}"#)),
-            ("a.json", format!(r#"{{"kind": "PodList", "items": [{}]}}"#, json.replace(r#""kind": "Pod", "#, ""))),
+            (
+                "a.json",
+                format!(r#"{{"kind": "PodList", "items": [{}]}}"#, json.replace(r#""kind": "Pod", "#, "")),
+            ),
         ];
         for (name, text) in forms {
             let (_directory, pods) = files(&[(name, &text)]);
@@ -231,9 +237,11 @@ spec:
 
     #[tokio::test]
     async fn a_manifest_of_another_uid_says_which() {
-        let (_directory, pods) = files(&[("a.yaml", &WEB.replace("name: web\n", "name: web\n  uid: \"1\"\n"))]);
+        let (_directory, pods) =
+            files(&[("a.yaml", &WEB.replace("name: web\n", "name: web\n  uid: \"1\"\n"))]);
         let wanted = PodRef { uid: Some("2".to_owned()), ..web() };
-        let error = pods.pod(&wanted, Instant::now() + Duration::from_secs(30)).await.unwrap_err().to_string();
+        let error =
+            pods.pod(&wanted, Instant::now() + Duration::from_secs(30)).await.unwrap_err().to_string();
         let expected = "a.yaml: describes pod default/web with the UID \"1\", expected \"2\" as the runtime says; \
                         correct the UID or leave it out";
         assert!(error.ends_with(expected), "{error}");

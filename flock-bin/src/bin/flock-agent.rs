@@ -1,2 +1,53 @@
-//! flock-agent
-fn main() {}
+//! `flock-agent`: see `flock-agent --help`.
+
+use std::process::ExitCode;
+
+use flock_bin::agent::options::{LogFormat, Options, OptionsError, ThisMachine};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let options = match Options::read(std::env::args_os(), &ThisMachine) {
+        Ok(options) => options,
+        Err(OptionsError::CommandLine(error)) => error.exit(),
+        Err(error) => return fail(&error, ExitCode::from(2)),
+    };
+    log(options.log_format);
+    // Two threads serve as many pods as the kernel's one lock for network
+    // configuration lets through.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, ExitCode::FAILURE),
+    };
+    match runtime.block_on(flock_bin::agent::run(options, signal())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, ExitCode::FAILURE),
+    }
+}
+
+/// Ready when somebody asks the agent to end.
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen =
+        |kind| signal(kind).map_err(|error| tracing::error!(%error, "can't listen for a signal")).ok();
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
+    tokio::select! {
+        Some(_) = async { terminate.as_mut()?.recv().await } => {}
+        Some(_) = async { interrupt.as_mut()?.recv().await } => {}
+        else => std::future::pending().await,
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
+}
+
+fn fail(error: &dyn std::error::Error, code: ExitCode) -> ExitCode {
+    eprintln!("flock-agent: {error}");
+    code
+}

@@ -201,9 +201,9 @@ impl ReplyParser {
 }
 
 fn number(digits: [u8; 4]) -> Option<u16> {
-    digits.iter().try_fold(0, |value, digit| {
-        digit.is_ascii_digit().then(|| value * 10 + u16::from(digit - b'0'))
-    })
+    digits
+        .iter()
+        .try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + u16::from(digit - b'0')))
 }
 
 fn text_of(bytes: &[u8]) -> String {

@@ -25,7 +25,8 @@ pub(super) fn check(wanted: &Announcements) -> Result<(), AnnounceError> {
     }
     for address in &wanted.anycast {
         if let Some(what) = unannounceable(*address) {
-            problems.push(format!("the anycast address {address} is {what}, expected a global unicast address"));
+            problems
+                .push(format!("the anycast address {address} is {what}, expected a global unicast address"));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(AnnounceError::Invalid(problems.join("; "))) }
@@ -49,7 +50,9 @@ fn check_peers(peers: &[Peer], problems: &mut Vec<String>) {
             problems.push(format!("peer {name:?}: the AS number is 0, expected 1 to 4294967295 (RFC 7607)"));
         }
         if let Some(what) = unannounceable(*address) {
-            problems.push(format!("peer {name:?}: the address {address} is {what}, expected a router's unicast address"));
+            problems.push(format!(
+                "peer {name:?}: the address {address} is {what}, expected a router's unicast address"
+            ));
         }
     }
 }

@@ -35,7 +35,9 @@ pub enum AnnotationProblem {
         key: String,
     },
     /// The address and the part that it is to come from exclude each other.
-    #[error("annotation {key} is \"{value}\", which contradicts {cidr_key} \"{cidr}\"; remove one of the two")]
+    #[error(
+        "annotation {key} is \"{value}\", which contradicts {cidr_key} \"{cidr}\"; remove one of the two"
+    )]
     Contradiction {
         /// The key of the one.
         key: &'static str,

@@ -53,10 +53,7 @@ impl Family for V4 {
     }
 }
 
-pub(super) fn wish<F: Family>(
-    text: Option<&str>,
-    problems: &mut Vec<AnnotationProblem>,
-) -> Wish<F::Address> {
+pub(super) fn wish<F: Family>(text: Option<&str>, problems: &mut Vec<AnnotationProblem>) -> Wish<F::Address> {
     match text {
         None => Wish::Unsaid,
         Some("true") => Wish::Yes,

@@ -122,8 +122,7 @@ pub async fn the_wanted_state_is_announced(harness: &dyn AnnouncerHarness) {
 
 /// Nothing, if nothing is wanted.
 pub async fn only_what_is_wanted_is_announced(harness: &dyn AnnouncerHarness) {
-    let nothing =
-        Announcements { summaries: BTreeSet::new(), anycast: BTreeSet::new(), ..harness.wanted() };
+    let nothing = Announcements { summaries: BTreeSet::new(), anycast: BTreeSet::new(), ..harness.wanted() };
     harness.announcer().sync(&nothing).await.unwrap();
     assert_eq!(harness.observe().await.prefixes, BTreeSet::new());
 
@@ -147,10 +146,8 @@ pub async fn what_is_no_longer_wanted_is_withdrawn(harness: &dyn AnnouncerHarnes
 
 /// However quickly the calls follow each other.
 pub async fn the_last_call_wins(harness: &dyn AnnouncerHarness) {
-    let with = |anycast: &[IpAddr]| Announcements {
-        anycast: anycast.iter().copied().collect(),
-        ..harness.wanted()
-    };
+    let with =
+        |anycast: &[IpAddr]| Announcements { anycast: anycast.iter().copied().collect(), ..harness.wanted() };
     let last = with(&[another_anycast()]);
     for wanted in [harness.wanted(), with(&[]), harness.wanted(), last.clone()] {
         harness.announcer().sync(&wanted).await.unwrap();

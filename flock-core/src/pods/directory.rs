@@ -108,8 +108,11 @@ fn lookup(directory: &Path, wanted: &PodRef) -> Result<PodInfo, PodError> {
         };
         for pod in pods.into_iter().filter(|pod| is_named(pod, wanted)) {
             if let Some((first, _)) = &found {
-                let reason =
-                    format!("describes pod {} as {} does; remove one of the two", wanted.key, first.display());
+                let reason = format!(
+                    "describes pod {} as {} does; remove one of the two",
+                    wanted.key,
+                    first.display()
+                );
                 return Err(invalid(&path, reason));
             }
             found = Some((path.clone(), PodInfo { uid: pod.uid, annotations: pod.annotations }));
@@ -128,7 +131,8 @@ fn lookup(directory: &Path, wanted: &PodRef) -> Result<PodInfo, PodError> {
             _ => Ok(info),
         },
         (None, Some((path, reason))) => {
-            let reason = format!("{reason}; pod {} may be described there, mend or remove the file", wanted.key);
+            let reason =
+                format!("{reason}; pod {} may be described there, mend or remove the file", wanted.key);
             Err(invalid(&path, reason))
         }
         (None, None) => Ok(PodInfo::default()),
@@ -144,8 +148,9 @@ fn manifest_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name());
-        let is_manifest =
-            path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
+        let is_manifest = path
+            .extension()
+            .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
         if is_manifest && !name.as_encoded_bytes().starts_with(b".") && !path.is_dir() {
             files.push(path);
         }

@@ -103,8 +103,10 @@ impl PodSource for FixedPods {
     fn changes(&self) -> BoxStream<'static, PodChange> {
         let (sender, receiver) = mpsc::unbounded_channel();
         self.shared.readers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|change| (change, receiver)) })
-            .boxed()
+        stream::unfold(receiver, |mut receiver| async {
+            receiver.recv().await.map(|change| (change, receiver))
+        })
+        .boxed()
     }
 }
 

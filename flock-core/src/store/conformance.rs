@@ -196,7 +196,8 @@ pub async fn odd_names_are_kept_apart(harness: &dyn StoreHarness) {
 /// Many at once, as when a node starts.
 pub async fn calls_for_different_keys_do_not_disturb_each_other(harness: &dyn StoreHarness) {
     let store = harness.open().await;
-    let records: Vec<_> = (0..64).map(|number| attachment(&format!("c{number:02}"), "eth0", number)).collect();
+    let records: Vec<_> =
+        (0..64).map(|number| attachment(&format!("c{number:02}"), "eth0", number)).collect();
     join_all(records.iter().map(|record| {
         let store = &store;
         async move {
@@ -247,7 +248,11 @@ pub async fn a_dropped_call_does_not_overtake_a_later_one(harness: &dyn StoreHar
         assert_eq!(store.list().await.unwrap(), std::slice::from_ref(&second), "round {round}");
         drop(store);
         let store = harness.open().await;
-        assert_eq!(store.list().await.unwrap(), std::slice::from_ref(&second), "round {round}, after a restart");
+        assert_eq!(
+            store.list().await.unwrap(),
+            std::slice::from_ref(&second),
+            "round {round}, after a restart"
+        );
         store.delete(&second.key).await.unwrap();
     }
 }

@@ -54,8 +54,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<PodManifest>, String> {
 
 fn parse(text: &str) -> Result<Vec<PodManifest>, String> {
     let options = serde_saphyr::options! { with_snippet: false };
-    let documents: Vec<Option<Value>> =
-        serde_saphyr::from_multiple_with_options(text, options).map_err(|error| format!("is not YAML or JSON: {error}"))?;
+    let documents: Vec<Option<Value>> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| format!("is not YAML or JSON: {error}"))?;
     let mut pods = Vec::new();
     for document in documents.into_iter().flatten() {
         collect(document, &mut pods)?;
@@ -90,8 +90,8 @@ fn collect(document: Value, pods: &mut Vec<PodManifest>) -> Result<(), String> {
 }
 
 fn pod(metadata: Value) -> Result<PodManifest, String> {
-    let metadata: Metadata =
-        serde_json::from_value(metadata).map_err(|error| format!("has a Pod with wrong metadata: {error}"))?;
+    let metadata: Metadata = serde_json::from_value(metadata)
+        .map_err(|error| format!("has a Pod with wrong metadata: {error}"))?;
     let mut annotations = BTreeMap::new();
     for (key, value) in metadata.annotations.unwrap_or_default() {
         let Value::String(value) = value else {

@@ -84,17 +84,16 @@ impl Directory {
         };
         let bytes = record::encode(attachment).map_err(|error| failed("encode", path)(error.into()))?;
         let temporary = path.with_extension(TEMPORARY_EXTENSION.trim_start_matches('.'));
-        self.write_new(&temporary, &bytes)
-            .and_then(|()| fs::rename(&temporary, path))
-            .map_err(|error| {
-                // What can't be removed now is removed when the store is opened next.
-                let _ = fs::remove_file(&temporary);
-                failed("write", path)(error)
-            })
+        self.write_new(&temporary, &bytes).and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
+            // What can't be removed now is removed when the store is opened next.
+            let _ = fs::remove_file(&temporary);
+            failed("write", path)(error)
+        })
     }
 
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
         file.write_all(bytes)?;
         match self.medium {
             Medium::Memory => Ok(()),
@@ -167,8 +166,10 @@ impl Medium {
 
 /// Creates the directory and the ones above it, and makes their names durable.
 fn create(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> =
-        path.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists()).collect();
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+        .collect();
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
     for created in missing {
         let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());

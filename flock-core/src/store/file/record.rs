@@ -116,7 +116,8 @@ mod tests {
     }
 
     fn any_key() -> impl Strategy<Value = AttachmentKey> {
-        let interface = "[a-b@%.é0-9]{1,7}".prop_filter("a valid name", |name| InterfaceName::new(name).is_ok());
+        let interface =
+            "[a-b@%.é0-9]{1,7}".prop_filter("a valid name", |name| InterfaceName::new(name).is_ok());
         ("[ab0][ab0._-]{0,3}", interface).prop_map(|(container, interface)| key(&container, &interface))
     }
 

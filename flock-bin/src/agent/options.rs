@@ -1,0 +1,330 @@
+//! The agent's options: flags over environment over configuration file over defaults.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use flock_core::name::NodeName;
+use serde::Deserialize;
+
+/// Gives this node's pods their addresses and announces them over BGP.
+///
+/// The agent serves the CNI plugin `flock` on a socket in its run directory, keeps one
+/// record for each attachment there, builds the pods' links in the kernel, and has BIRD
+/// announce the node's prefixes.
+///
+/// Every option can also be given as an environment variable or as a key of the
+/// configuration file; flags win over the environment, the environment over the file.
+#[derive(Debug, Parser)]
+#[command(name = "flock-agent", version, max_term_width = 100)]
+struct CommandLine {
+    /// A YAML file with any of the options below, each under its long name without dashes in front
+    #[arg(long, value_name = "FILE", env = "FLOCK_CONFIG")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    given: Given,
+}
+
+/// What one layer (command line and environment, or file) says. All are optional.
+#[derive(Debug, Default, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Given {
+    /// The name of this node: that of its NodeConfig [default: $NODE_NAME, then the hostname]
+    #[arg(long, value_name = "NAME", env = "FLOCK_NODE_NAME")]
+    node_name: Option<String>,
+
+    /// Where NodeConfig and pods come from [default: files]
+    #[arg(long, value_enum, value_name = "SOURCE", env = "FLOCK_SOURCE")]
+    source: Option<Source>,
+
+    /// The NodeConfig manifest, as it would be applied to a cluster (with --source files)
+    #[arg(long, value_name = "FILE", env = "FLOCK_NODE_CONFIG")]
+    node_config: Option<PathBuf>,
+
+    /// A directory of pod manifests, read for their annotations; a pod that is not there counts as one
+    /// without annotations (with --source files)
+    #[arg(long, value_name = "DIR", env = "FLOCK_PODS")]
+    pods: Option<PathBuf>,
+
+    /// Where the socket and the records are; best on a tmpfs, so that they go with the kernel's state at a
+    /// reboot [default: /run/flock]
+    #[arg(long, value_name = "DIR", env = "FLOCK_RUN_DIR")]
+    run_dir: Option<PathBuf>,
+
+    /// Who announces the routes [default: bird]
+    #[arg(long, value_enum, value_name = "WHO", env = "FLOCK_ANNOUNCER")]
+    announcer: Option<Announcer>,
+
+    /// The configuration file that is written for BIRD [default: /etc/flock/bird/bird.conf]
+    #[arg(long, value_name = "FILE", env = "FLOCK_BIRD_CONFIG")]
+    bird_config: Option<PathBuf>,
+
+    /// BIRD's control socket [default: bird.ctl in the run directory]
+    #[arg(long, value_name = "FILE", env = "FLOCK_BIRD_SOCKET")]
+    bird_socket: Option<PathBuf>,
+
+    /// How long BIRD may take to answer, in seconds [default: 5]
+    #[arg(long, value_name = "SECONDS", env = "FLOCK_BIRDC_TIMEOUT", value_parser = clap::value_parser!(u64).range(1..=60))]
+    birdc_timeout: Option<u64>,
+
+    /// How long a released address rests before another pod may get it, in seconds [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "FLOCK_ADDRESS_REST", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    address_rest: Option<u64>,
+
+    /// The form of the log on standard error; RUST_LOG sets the level, for example RUST_LOG=debug [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT", env = "FLOCK_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+/// Where NodeConfig and pods come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Files on this machine; no cluster is needed
+    Files,
+}
+
+/// Who announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Announcer {
+    /// BIRD 2, by its configuration file and control socket
+    Bird,
+    /// Nobody: pods are reachable on this node only, or by routes made otherwise
+    None,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// All options, with the defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Whose NodeConfig.
+    pub node_name: NodeName,
+    /// Where NodeConfig and pods come from.
+    pub source: Source,
+    /// The NodeConfig manifest.
+    pub node_config: PathBuf,
+    /// The pod manifests, where there are any.
+    pub pods: Option<PathBuf>,
+    /// Socket and records.
+    pub run_dir: PathBuf,
+    /// Who announces.
+    pub announcer: Announcer,
+    /// Written for BIRD.
+    pub bird_config: PathBuf,
+    /// BIRD's control socket.
+    pub bird_socket: PathBuf,
+    /// How long BIRD may take to answer.
+    pub birdc_timeout: Duration,
+    /// How long a released address rests.
+    pub address_rest: Duration,
+    /// The form of the log.
+    pub log_format: LogFormat,
+}
+
+/// What the machine says, as an argument so that tests can say something else.
+pub trait Machine {
+    /// A variable of the environment.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The machine's own name.
+    fn hostname(&self) -> Option<String>;
+    /// The text of a file.
+    fn read(&self, path: &Path) -> std::io::Result<String>;
+}
+
+/// The machine that this runs on.
+#[derive(Debug, Clone, Copy)]
+pub struct ThisMachine;
+
+impl Machine for ThisMachine {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn hostname(&self) -> Option<String> {
+        let uname = rustix::system::uname();
+        Some(uname.nodename().to_string_lossy().into_owned())
+    }
+
+    fn read(&self, path: &Path) -> std::io::Result<String> {
+        std::fs::read_to_string(path)
+    }
+}
+
+/// Why the agent can't start with these options.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// The command line or the environment; prints itself as clap does, help included.
+    #[error("{0}")]
+    CommandLine(#[from] clap::Error),
+    /// The configuration file.
+    #[error("the configuration file {}: {reason}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The options together make no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Options {
+    /// Reads them from `arguments` (the program's name first), the environment and the
+    /// configuration file.
+    pub fn read<I, T>(arguments: I, machine: &dyn Machine) -> Result<Self, OptionsError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let CommandLine { config, given } = CommandLine::try_parse_from(arguments)?;
+        let file = match config {
+            Some(path) => read_file(&path, machine)?,
+            None => Given::default(),
+        };
+        given.over(file).complete(machine)
+    }
+}
+
+fn read_file(path: &Path, machine: &dyn Machine) -> Result<Given, OptionsError> {
+    let error = |reason: String| OptionsError::File { path: path.to_owned(), reason };
+    let text = machine.read(path).map_err(|source| error(source.to_string()))?;
+    if text.trim().is_empty() {
+        return Ok(Given::default());
+    }
+    serde_saphyr::from_str(&text).map_err(|source| error(source.to_string()))
+}
+
+impl Given {
+    fn over(self, lower: Self) -> Self {
+        Self {
+            node_name: self.node_name.or(lower.node_name),
+            source: self.source.or(lower.source),
+            node_config: self.node_config.or(lower.node_config),
+            pods: self.pods.or(lower.pods),
+            run_dir: self.run_dir.or(lower.run_dir),
+            announcer: self.announcer.or(lower.announcer),
+            bird_config: self.bird_config.or(lower.bird_config),
+            bird_socket: self.bird_socket.or(lower.bird_socket),
+            birdc_timeout: self.birdc_timeout.or(lower.birdc_timeout),
+            address_rest: self.address_rest.or(lower.address_rest),
+            log_format: self.log_format.or(lower.log_format),
+        }
+    }
+
+    fn complete(self, machine: &dyn Machine) -> Result<Options, OptionsError> {
+        let invalid = |message: String| OptionsError::Invalid(message);
+        let node_name = self
+            .node_name
+            .or_else(|| machine.variable("NODE_NAME").filter(|name| !name.is_empty()))
+            .or_else(|| machine.hostname().map(|name| name.to_ascii_lowercase()))
+            .ok_or_else(|| {
+                invalid("this machine has no hostname; give the node's name with --node-name".into())
+            })?;
+        let node_name = NodeName::new(node_name).map_err(|error| invalid(format!("--node-name: {error}")))?;
+        let node_config = self.node_config.ok_or_else(|| {
+            invalid(format!(
+                "--source files needs --node-config FILE, the NodeConfig manifest of {node_name}"
+            ))
+        })?;
+        let run_dir = self.run_dir.unwrap_or_else(|| PathBuf::from("/run/flock"));
+        Ok(Options {
+            node_name,
+            source: self.source.unwrap_or(Source::Files),
+            node_config,
+            pods: self.pods,
+            announcer: self.announcer.unwrap_or(Announcer::Bird),
+            bird_config: self.bird_config.unwrap_or_else(|| PathBuf::from("/etc/flock/bird/bird.conf")),
+            bird_socket: self.bird_socket.unwrap_or_else(|| run_dir.join("bird.ctl")),
+            birdc_timeout: Duration::from_secs(self.birdc_timeout.unwrap_or(5)),
+            address_rest: Duration::from_secs(self.address_rest.unwrap_or(30)),
+            log_format: self.log_format.unwrap_or(LogFormat::Text),
+            run_dir,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake {
+        file: &'static str,
+        node_name: Option<&'static str>,
+    }
+
+    impl Machine for Fake {
+        fn variable(&self, name: &str) -> Option<String> {
+            (name == "NODE_NAME").then_some(self.node_name)?.map(str::to_owned)
+        }
+        fn hostname(&self) -> Option<String> {
+            Some("Host002".to_owned())
+        }
+        fn read(&self, _: &Path) -> std::io::Result<String> {
+            Ok(self.file.to_owned())
+        }
+    }
+
+    const EMPTY: Fake = Fake { file: "", node_name: None };
+
+    fn read(arguments: &[&str], machine: &Fake) -> Result<Options, OptionsError> {
+        let mut all = vec!["flock-agent", "--node-config", "n.yaml"];
+        all.extend(arguments);
+        Options::read(all, machine)
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let options = read(&[], &EMPTY).unwrap();
+        assert_eq!(options.node_name.as_str(), "host002");
+        assert_eq!(options.source, Source::Files);
+        assert_eq!(options.run_dir, Path::new("/run/flock"));
+        assert_eq!(options.bird_config, Path::new("/etc/flock/bird/bird.conf"));
+        assert_eq!(options.bird_socket, Path::new("/run/flock/bird.ctl"));
+        assert_eq!(options.announcer, Announcer::Bird);
+        assert_eq!(options.log_format, LogFormat::Text);
+    }
+
+    #[test]
+    fn the_control_socket_follows_the_run_directory() {
+        let options = read(&["--run-dir", "/x"], &EMPTY).unwrap();
+        assert_eq!(options.bird_socket, Path::new("/x/bird.ctl"));
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let machine =
+            Fake { file: "run-dir: /file\nannouncer: none\nbirdc-timeout: 7\n", node_name: Some("n1") };
+        let options = read(&["--config", "c.yaml", "--run-dir", "/flag"], &machine).unwrap();
+        assert_eq!(options.run_dir, Path::new("/flag"));
+        assert_eq!(options.announcer, Announcer::None);
+        assert_eq!(options.birdc_timeout, Duration::from_secs(7));
+        assert_eq!(options.node_name.as_str(), "n1");
+    }
+
+    #[test]
+    fn a_misspelt_key_of_the_file_is_named() {
+        let machine = Fake { file: "run-dirr: /file\n", node_name: None };
+        let error = read(&["--config", "c.yaml"], &machine).unwrap_err().to_string();
+        assert!(error.contains("c.yaml") && error.contains("run-dirr"), "{error}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = Options::read(["flock-agent"], &EMPTY).unwrap_err().to_string();
+        assert_eq!(error, "--source files needs --node-config FILE, the NodeConfig manifest of host002");
+        let error = read(&["--node-name", "a/b"], &EMPTY).unwrap_err().to_string();
+        assert!(error.starts_with("--node-name: \"a/b\" is not a valid node name"), "{error}");
+    }
+}

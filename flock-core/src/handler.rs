@@ -1,0 +1,213 @@
+//! The life of an attachment: [`Handler`] carries out ADD, DEL and CHECK on the
+//! five backends.
+//!
+//! ```text
+//! ADD    record committed? answer from it
+//!        → annotations → Ipam.allocate → Store.put(pending) → Dataplane.attach
+//!        → Store.put(committed) → RouteAnnouncer.sync → result
+//! DEL    Store.get (unknown is success) → Store.put(deleting) → withdraw, detach → answer
+//!        the reaper removes links in batches, forgets the records, releases the addresses
+//! ```
+//!
+//! # Invariants
+//!
+//! - An address is held from before the record is pending until after the link is
+//!   gone; it never belongs to two attachments.
+//! - Whatever exists in the kernel has a record, or is made and removed within one call.
+//! - A failed ADD leaves nothing. Where taking away fails too, the reaper goes on
+//!   trying, and a restart finds the record and takes it up.
+//! - Requests for one attachment are serialised; requests for different ones are not.
+//!
+//! # Cancel safety
+//!
+//! Dropping the future of a call stops it between two backend calls. The record tells
+//! how far it came, and the next call for the same attachment, the reaper or a restart
+//! takes it up; nothing is lost. Callers should nevertheless run each call as a task of
+//! its own, as [`Server`](crate::server::Server) does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::announcer::{Announcements, RouteAnnouncer};
+use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
+use crate::clock::Clock;
+use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
+use crate::ipam::Ipam;
+use crate::node_config::NodeConfig;
+use crate::pods::PodSource;
+use crate::store::Store;
+
+mod add;
+mod check;
+mod del;
+mod error;
+mod locks;
+mod recover;
+mod service;
+mod teardown;
+
+pub use error::HandlerError;
+pub use recover::Recovery;
+
+use locks::KeyedLocks;
+
+/// One of each backend. Tests swap a field.
+#[derive(Debug, Clone)]
+pub struct Backends {
+    /// Gives addresses.
+    pub ipam: Arc<dyn Ipam>,
+    /// Keeps records.
+    pub store: Arc<dyn Store>,
+    /// Makes links and routes.
+    pub dataplane: Arc<dyn Dataplane>,
+    /// Tells the network.
+    pub announcer: Arc<dyn RouteAnnouncer>,
+    /// Knows the pods' annotations.
+    pub pods: Arc<dyn PodSource>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What does not change while the agent runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Identifies the boot; records of another boot describe a kernel that is gone.
+    pub boot_id: String,
+    /// How long the reaper gathers links before it removes them together. Removing one
+    /// link holds up every other change of the kernel's networking for milliseconds.
+    pub reap_delay: Duration,
+    /// How long the reaper waits after a failure.
+    pub retry_delay: Duration,
+}
+
+impl Settings {
+    /// The defaults, in the boot named by `boot_id`.
+    pub fn new(boot_id: impl Into<String>) -> Self {
+        Self {
+            boot_id: boot_id.into(),
+            reap_delay: Duration::from_millis(250),
+            retry_delay: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Carries out the verbs. Cheap to share behind an `Arc`.
+///
+/// [`recover`](Self::recover) comes first, once; then [`add`](Self::add),
+/// [`del`](Self::del) and [`check`](Self::check) in any order and concurrency, with
+/// [`run_reaper`](Self::run_reaper) going on beside them.
+pub struct Handler {
+    backends: Backends,
+    settings: Settings,
+    node: RwLock<Arc<Node>>,
+    locks: KeyedLocks,
+    /// What the reaper has to take away, by key.
+    doomed: Mutex<BTreeMap<AttachmentKey, Attachment>>,
+    reaper_wakes: Notify,
+    /// Held while the announced set is worked out and handed over, so that of two
+    /// changes the later one is handed over last.
+    announcing: tokio::sync::Mutex<()>,
+}
+
+/// What the node is at the moment.
+#[derive(Debug)]
+struct Node {
+    config: NodeConfig,
+    facts: NodeFacts,
+}
+
+impl Handler {
+    /// Composes a handler for the node that `config` describes. Nothing is done yet.
+    pub fn new(backends: Backends, config: NodeConfig, settings: Settings) -> Self {
+        Self {
+            backends,
+            settings,
+            node: RwLock::new(Arc::new(Node { config, facts: NodeFacts::default() })),
+            locks: KeyedLocks::default(),
+            doomed: Mutex::default(),
+            reaper_wakes: Notify::new(),
+            announcing: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn node_config(&self) -> NodeConfig {
+        self.node().config.clone()
+    }
+
+    fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_node(&self, node: Node) {
+        *self.node.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(node);
+    }
+
+    /// Makes the kernel's anycast routes and the announcements equal to what the
+    /// committed records say.
+    ///
+    /// A route is there before its address is announced, and is gone only after the
+    /// address has been withdrawn.
+    async fn announce(&self) -> Result<(), HandlerError> {
+        let _in_order = self.announcing.lock().await;
+        let routes = anycast_routes(&self.backends.store.list().await?);
+        let anycast: BTreeSet<IpAddr> = routes.iter().map(|route| route.address).collect();
+        self.backends.dataplane.set_anycast(&routes).await?;
+        let node = self.node();
+        if let Some(bgp) = &node.config.bgp {
+            let wanted = Announcements {
+                asn: bgp.asn,
+                router_id: router_id(&node),
+                peers: bgp.peers.clone(),
+                summaries: node.config.cidrs.iter().collect(),
+                anycast,
+            };
+            self.backends.announcer.sync(&wanted).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`announce`](Self::announce) where a failure must not fail the pod: the
+    /// announcer goes on trying by itself, and the next change says everything again.
+    async fn announce_or_warn(&self) {
+        if let Err(error) = self.announce().await {
+            tracing::warn!(%error, "announcements are not up to date");
+        }
+    }
+}
+
+impl fmt::Debug for Handler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handler").field("backends", &self.backends).finish_non_exhaustive()
+    }
+}
+
+/// Who serves which anycast address, of the attachments that are complete.
+fn anycast_routes(records: &[Attachment]) -> Vec<AnycastRoute> {
+    let mut servers: BTreeMap<IpAddr, Vec<AnycastServer>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.state == AttachmentState::Committed) {
+        for address in &record.anycast {
+            servers.entry(*address).or_default().push(AnycastServer {
+                key: record.key.clone(),
+                host_interface: record.host_interface.clone(),
+            });
+        }
+    }
+    servers.into_iter().map(|(address, servers)| AnycastRoute { address, servers }).collect()
+}
+
+/// The configured one, else the node's first global IPv4 address, else 32 bits of
+/// the node's name.
+fn router_id(node: &Node) -> std::net::Ipv4Addr {
+    let configured = node.config.bgp.as_ref().and_then(|bgp| bgp.router_id);
+    configured.or(node.facts.first_global_ipv4).unwrap_or_else(|| {
+        let hash = crate::attachment::fnv1a_32(node.config.name.as_str().as_bytes());
+        // Zero is no identifier (RFC 6286).
+        std::net::Ipv4Addr::from_bits(hash.max(1))
+    })
+}

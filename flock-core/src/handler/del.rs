@@ -1,0 +1,58 @@
+//! DEL.
+
+use crate::attachment::{Attachment, AttachmentState};
+use crate::cni::Call;
+use crate::handler::{Handler, HandlerError};
+
+impl Handler {
+    /// Detaches a container's interface: when this returns, nothing reaches it any
+    /// more. Its link, its addresses and its record are the reaper's.
+    ///
+    /// What nobody knows, and what is deleted already, is success. Neither the
+    /// container's namespace nor its pod is looked at.
+    pub async fn del(&self, call: &Call) -> Result<(), HandlerError> {
+        let _serialised = self.locks.lock(&call.key).await;
+        let Some(mut attachment) = self.backends.store.get(&call.key).await? else {
+            // Addresses without a record are those of an ADD that was cut off.
+            return Ok(self.backends.ipam.release(&call.key).await?);
+        };
+        let serves_anycast = attachment.state == AttachmentState::Committed && !attachment.anycast.is_empty();
+        let marked = self.mark(&mut attachment).await;
+        if marked && serves_anycast {
+            self.announce_or_warn().await;
+        }
+        if marked && self.detach(&attachment).await {
+            self.doom(attachment);
+            return Ok(());
+        }
+        self.teardown(&attachment).await?;
+        if serves_anycast {
+            self.announce_or_warn().await;
+        }
+        Ok(())
+    }
+
+    /// Whether the record now says that the attachment is being deleted. Where it
+    /// can't (a full disk), everything is taken away at once instead: forgetting a
+    /// record needs no space.
+    async fn mark(&self, attachment: &mut Attachment) -> bool {
+        if attachment.state == AttachmentState::Deleting {
+            return true;
+        }
+        attachment.state = AttachmentState::Deleting;
+        let written = self.backends.store.put(attachment).await;
+        if let Err(error) = &written {
+            tracing::warn!(%error, "the record can't be marked as deleting; deleting at once");
+        }
+        written.is_ok()
+    }
+
+    /// Whether nothing reaches the container any more.
+    async fn detach(&self, attachment: &Attachment) -> bool {
+        let detached = self.backends.dataplane.detach(attachment).await;
+        if let Err(error) = &detached {
+            tracing::warn!(%error, "routes could not be removed by themselves; removing the link at once");
+        }
+        detached.is_ok()
+    }
+}

@@ -1,0 +1,114 @@
+//! Taking attachments away: at once for a failed ADD, in batches for the reaper.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+
+use crate::attachment::{Attachment, AttachmentKey};
+use crate::dataplane::Link;
+use crate::handler::locks::KeyGuard;
+use crate::handler::{Handler, HandlerError};
+
+impl Handler {
+    /// Removes links in batches, then forgets the records, then releases the
+    /// addresses, until `shutdown` is ready. What is left over then is taken up by
+    /// [`recover`](Self::recover) of the next start.
+    pub async fn run_reaper(&self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let pause = tokio::select! {
+                () = &mut shutdown => return,
+                () = self.reaper_wakes.notified() => self.settings.reap_delay,
+            };
+            tokio::select! {
+                () = &mut shutdown => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            while self.reap().await > 0 {
+                tokio::select! {
+                    () = &mut shutdown => return,
+                    () = tokio::time::sleep(self.settings.retry_delay) => {}
+                }
+            }
+        }
+    }
+
+    /// Takes away once what is waiting to be taken away. Returns how much could not
+    /// be, and is still waiting.
+    pub async fn reap(&self) -> usize {
+        let waiting: Vec<Attachment> = self.doomed().values().cloned().collect();
+        self.reap_now(waiting).await;
+        self.doomed().len()
+    }
+
+    /// Leaves `attachment` to the reaper.
+    pub(super) fn doom(&self, attachment: Attachment) {
+        self.doomed().insert(attachment.key.clone(), attachment);
+        self.reaper_wakes.notify_one();
+    }
+
+    /// What is waiting for the reaper in the namespace and under the interface name
+    /// that a new attachment wants.
+    pub(super) fn doomed_at(&self, matches: impl Fn(&Attachment) -> bool) -> Vec<Attachment> {
+        self.doomed().values().filter(|attachment| matches(attachment)).cloned().collect()
+    }
+
+    /// Takes away those of `attachments` that nobody else is working on. What fails
+    /// stays with the reaper.
+    pub(super) async fn reap_now(&self, attachments: Vec<Attachment>) {
+        let mut held: Vec<(Attachment, KeyGuard<'_>)> = Vec::new();
+        for attachment in attachments {
+            // Whoever holds the lock deals with the attachment, or leaves it for the next round.
+            if let Some(guard) = self.locks.try_lock(&attachment.key)
+                && self.doomed().contains_key(&attachment.key)
+            {
+                held.push((attachment, guard));
+            }
+        }
+        if held.is_empty() {
+            return;
+        }
+        let links: Vec<Link> = held.iter().map(|(attachment, _)| Link::of(attachment)).collect();
+        if let Err(error) = self.backends.dataplane.reap(&links).await {
+            tracing::warn!(%error, links = links.len(), "links could not be removed; trying again");
+            return;
+        }
+        for (attachment, guard) in held {
+            if let Err(error) = self.forget(&attachment.key).await {
+                tracing::warn!(%error, attachment = %attachment.key, "can't forget the attachment; trying again");
+            }
+            drop(guard);
+        }
+    }
+
+    /// Takes away everything of `attachment` at once. The caller holds its lock. On
+    /// failure the reaper goes on with it.
+    pub(super) async fn teardown(&self, attachment: &Attachment) -> Result<(), HandlerError> {
+        self.doomed().insert(attachment.key.clone(), attachment.clone());
+        let done = self.try_teardown(attachment).await;
+        if done.is_err() {
+            self.reaper_wakes.notify_one();
+        }
+        done
+    }
+
+    async fn try_teardown(&self, attachment: &Attachment) -> Result<(), HandlerError> {
+        self.backends.dataplane.detach(attachment).await?;
+        self.backends.dataplane.reap(&[Link::of(attachment)]).await?;
+        self.forget(&attachment.key).await
+    }
+
+    /// The last steps, once the link is gone. The record goes first: an address that
+    /// is free while a record still names it could be given out, and be found with two
+    /// owners after a crash.
+    async fn forget(&self, key: &AttachmentKey) -> Result<(), HandlerError> {
+        self.backends.store.delete(key).await?;
+        self.backends.ipam.release(key).await?;
+        self.doomed().remove(key);
+        Ok(())
+    }
+
+    fn doomed(&self) -> std::sync::MutexGuard<'_, BTreeMap<AttachmentKey, Attachment>> {
+        self.doomed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
