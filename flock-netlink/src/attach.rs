@@ -12,18 +12,16 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
 use crate::conversation::{Conversation, Request};
-use crate::links::{find_link, kernel, link_of, perform, vanished};
+use crate::links::{LOOPBACK, find_link, kernel, link_of, perform, vanished};
 use crate::messages::{self, LinkFacts, Use, VethEnd};
 use crate::netns::Namespace;
+use crate::routes::take_over;
 use crate::sysctl;
 use crate::worker::Worker;
 
 /// The kernel does the work that a change of carrier needs in the background,
 /// usually before anybody can ask for it. More than this and something is wrong.
 const CARRIER_DEADLINE: Duration = Duration::from_secs(2);
-
-/// The kernel gives `lo` this index in every namespace.
-const LOOPBACK: u32 = 1;
 
 /// A pod side's default routes have the metric of this plus the interface's
 /// index: a second attachment of one container takes nothing from the first.
@@ -125,7 +123,7 @@ impl Worker {
             [("forwarding", inet6.forwarding, "1"), ("accept_ra", inet6.accept_ra, "0")]
         {
             if found.to_string() != wanted {
-                let setting = format!("net/ipv6/conf/{name}/{setting}");
+                let setting = format!("net/ipv6/conf/{}/{setting}", name);
                 sysctl::write(&setting, wanted).map_err(|source| DataplaneError::Setting {
                     name: sysctl::dotted(&setting),
                     value: wanted.to_owned(),
@@ -157,7 +155,7 @@ impl Worker {
         let link = answers.iter().flatten().find_map(LinkFacts::read).ok_or_else(|| vanished(&shown))?;
         if !wanted.ipv6.is_empty() && !link.inet6.is_some_and(|inet6| inet6.disable_ipv6 == 0) {
             // Some runtimes make namespaces with IPv6 switched off.
-            let setting = format!("net/ipv6/conf/{name}/disable_ipv6");
+            let setting = format!("net/ipv6/conf/{}/disable_ipv6", name);
             self.inside(namespace, || sysctl::write(&setting, "0")).map_err(|source| {
                 DataplaneError::Setting { name: sysctl::dotted(&setting), value: "0".to_owned(), source }
             })?;
@@ -181,34 +179,60 @@ impl Worker {
         }
         for prefix in attachment.addresses.prefixes() {
             let route = messages::link_route(index, prefix, source);
-            requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
+            requests.push(Request::create(RouteNetlinkMessage::NewRoute(route)));
         }
         // Asking for a link also makes the kernel finish what a change of
         // carrier needs, without which its first packets are dropped.
         requests.push(Request::plain(messages::link_by_index(index)));
-        let answers = perform(&mut self.node, &requests, name)?;
-        let host = answers.iter().flatten().find_map(LinkFacts::read).ok_or_else(|| vanished(name))?;
+        let answers = self.node.ask(&requests).map_err(|source| kernel("answer", name, source))?;
+
+        let mut host = None;
+        for (request, answer) in requests.iter().zip(answers) {
+            match (&request.message, answer) {
+                (_, Ok(Some(message))) => host = LinkFacts::read(&message),
+                (_, Ok(None)) => {}
+                (RouteNetlinkMessage::NewRoute(route), Err(refusal)) if refusal.is(Errno::EXIST) => {
+                    take_over(&mut self.node, route, name)?;
+                }
+                (message, Err(refusal)) => {
+                    return Err(kernel(&messages::describe(message), name, refusal.into()));
+                }
+            }
+        }
+        let host = host.ok_or_else(|| vanished(name))?;
         if host.is_operational { Ok(()) } else { await_carrier(&mut self.node, name) }
     }
 }
 
 /// What a pod side has.
-struct PodSide {
+pub(crate) struct PodSide {
     ipv6: Vec<(IpNet, Use)>,
     ipv4: Vec<(IpNet, Use)>,
 }
 
 impl PodSide {
-    fn of(attachment: &Attachment) -> Self {
+    pub(crate) fn of(attachment: &Attachment) -> Self {
         let own = attachment.addresses.prefixes().map(|prefix| (prefix, Use::Full));
         let anycast = attachment.anycast.iter().map(|address| (IpNet::from(*address), Use::AnswerOnly));
         let (mut ipv6, ipv4): (Vec<_>, Vec<_>) =
             own.chain(anycast).partition(|(prefix, _)| prefix.addr().is_ipv6());
         if !ipv6.is_empty() {
             let local = attachment.key.mac_addresses().pod.link_local();
-            ipv6.insert(0, (link_local_net(local.into()), Use::Full));
+            ipv6.insert(0, (link_local_net(local), Use::Full));
         }
         Self { ipv6, ipv4 }
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.ipv6.iter().chain(&self.ipv4).map(|(prefix, _)| prefix.addr())
+    }
+
+    /// Of the families that the pod has: also one that it only serves anycast
+    /// addresses of, for its answers have to leave.
+    pub(crate) fn gateways(&self) -> Vec<IpAddr> {
+        let ipv6 = (!self.ipv6.is_empty()).then_some(IpAddr::V6(GATEWAY_V6));
+        let ipv4 = (!self.ipv4.is_empty()).then_some(IpAddr::V4(GATEWAY_V4));
+        ipv6.into_iter().chain(ipv4).collect()
     }
 
     fn requests(&self, attachment: &Attachment, index: u32) -> Vec<Request> {
@@ -218,14 +242,10 @@ impl PodSide {
             requests.push(Request::replace(messages::address(index, *prefix, *usage)));
         }
         let source = attachment.addresses.ipv4;
-        for (gateway, wanted) in
-            [(IpAddr::V6(GATEWAY_V6), !self.ipv6.is_empty()), (IpAddr::V4(GATEWAY_V4), !self.ipv4.is_empty())]
-        {
-            if wanted {
-                requests.push(Request::replace(messages::neighbour(index, gateway, mac)));
-                let route = messages::default_route(index, gateway, source, POD_METRIC_BASE + index);
-                requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
-            }
+        for gateway in self.gateways() {
+            requests.push(Request::replace(messages::neighbour(index, gateway, mac)));
+            let route = messages::default_route(index, gateway, source, POD_METRIC_BASE + index);
+            requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
         }
         requests
     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use flock_core::attachment::{Attachment, Netns};
+use flock_core::attachment::{Attachment, GATEWAY_V4, Netns};
 use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Link, NodeFacts};
 use ipnet::IpNet;
+use tokio::sync::Mutex;
 
 use crate::worker::Workers;
 
@@ -17,8 +19,13 @@ const ATTACHING_THREADS: usize = 2;
 #[derive(Debug)]
 pub struct NetlinkDataplane {
     workers: Workers,
-    /// Removing links takes long, and nobody waits for it.
+    /// Removing links takes long, and nobody waits for it. One thread: one after the other.
     reaper: Workers,
+    /// Summaries and anycast routes are compared with what is there and then
+    /// changed: one after the other.
+    node_routes: Mutex<()>,
+    /// Found by [`prepare`](Dataplane::prepare): the node has no IPv4 address to talk to pods from.
+    has_no_ipv4: AtomicBool,
 }
 
 impl NetlinkDataplane {
@@ -30,14 +37,21 @@ impl NetlinkDataplane {
                 source,
             })
         };
-        Ok(Self { workers: start("flock-netlink", ATTACHING_THREADS)?, reaper: start("flock-reaper", 1)? })
+        Ok(Self {
+            workers: start("flock-netlink", ATTACHING_THREADS)?,
+            reaper: start("flock-reaper", 1)?,
+            node_routes: Mutex::new(()),
+            has_no_ipv4: AtomicBool::new(false),
+        })
     }
 }
 
 #[async_trait]
 impl Dataplane for NetlinkDataplane {
     async fn prepare(&self) -> Result<NodeFacts, DataplaneError> {
-        Ok(NodeFacts::default())
+        let facts = self.workers.run(|worker| worker.prepare()).await?;
+        self.has_no_ipv4.store(facts.first_global_ipv4.is_none(), Ordering::Relaxed);
+        Ok(facts)
     }
 
     async fn identify(&self, path: &Path) -> Result<Netns, DataplaneError> {
@@ -47,7 +61,8 @@ impl Dataplane for NetlinkDataplane {
 
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
         let attachment = attachment.clone();
-        self.workers.run(move |worker| worker.attach(&attachment, None)).await
+        let source = self.has_no_ipv4.load(Ordering::Relaxed).then_some(GATEWAY_V4);
+        self.workers.run(move |worker| worker.attach(&attachment, source)).await
     }
 
     async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
@@ -61,18 +76,23 @@ impl Dataplane for NetlinkDataplane {
     }
 
     async fn check(&self, attachments: &[Attachment]) -> Result<Vec<Vec<Drift>>, DataplaneError> {
-        Ok(attachments.iter().map(|_| Vec::new()).collect())
+        let attachments = attachments.to_vec();
+        self.workers.run(move |worker| worker.check(&attachments)).await
     }
 
     async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
         self.workers.run(|worker| worker.list()).await
     }
 
-    async fn set_summaries(&self, _prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
-        Ok(())
+    async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
+        let prefixes = prefixes.clone();
+        let _turn = self.node_routes.lock().await;
+        self.workers.run(move |worker| worker.set_summaries(&prefixes)).await
     }
 
-    async fn set_anycast(&self, _routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
-        Ok(())
+    async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
+        let routes = routes.to_vec();
+        let _turn = self.node_routes.lock().await;
+        self.workers.run(move |worker| worker.set_anycast(&routes)).await
     }
 }

@@ -13,6 +13,9 @@ use crate::messages::{self, LinkFacts};
 use crate::worker::Worker;
 use crate::{DOOMED_LINK_GROUP, LINK_GROUP};
 
+/// The kernel gives `lo` this index in every namespace.
+pub(crate) const LOOPBACK: u32 = 1;
+
 impl Worker {
     /// Takes away the node's routes to a pod.
     pub(crate) fn detach(&mut self, attachment: &Attachment) -> Result<(), DataplaneError> {

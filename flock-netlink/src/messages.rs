@@ -16,8 +16,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol,
+    RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -477,4 +477,35 @@ pub(crate) fn next_hop(index: u32, gateway: Option<Ipv6Addr>) -> RouteNextHop {
     hop.interface_index = index;
     hop.attributes = gateway.map(|v6| RouteAttribute::Gateway(RouteAddress::Inet6(v6))).into_iter().collect();
     hop
+}
+
+/// The addresses of one family, of one interface or, with 0, of all.
+pub(crate) fn addresses(family: AddressFamily, index: u32) -> RouteNetlinkMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family;
+    message.header.index = index;
+    RouteNetlinkMessage::GetAddress(message)
+}
+
+/// The neighbour entries of one family, of one interface or of all.
+pub(crate) fn neighbours(family: AddressFamily, index: Option<u32>) -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family;
+    message.attributes = index.map(NeighbourAttribute::IfIndex).into_iter().collect();
+    RouteNetlinkMessage::GetNeighbour(message)
+}
+
+/// The entry of the routing table that a packet to `route`'s destination would use.
+pub(crate) fn route_entry(route: &RouteMessage) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = route.header.address_family;
+    message.header.destination_prefix_length = route.header.destination_prefix_length;
+    message.header.flags = RouteFlags::FibMatch;
+    message.attributes = route
+        .attributes
+        .iter()
+        .filter(|attribute| matches!(attribute, RouteAttribute::Destination(_)))
+        .cloned()
+        .collect();
+    RouteNetlinkMessage::GetRoute(message)
 }

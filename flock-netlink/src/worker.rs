@@ -6,10 +6,10 @@
 //! network namespace, and they do so only to open a socket or a file: no
 //! `await` can happen in between, because there is none on these threads.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use flock_core::dataplane::DataplaneError;
@@ -33,28 +33,38 @@ type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// Some threads that take jobs from one queue.
 pub(crate) struct Workers {
-    queue: mpsc::Sender<Job>,
-    /// The state that a new thread starts with is made by the thread that
-    /// made the pool: its namespace is the node's.
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 struct Shared {
     name: String,
-    jobs: Mutex<mpsc::Receiver<Job>>,
+    /// The namespace of the thread that made the pool: it is the node's.
     home: Home,
+    queue: Mutex<Queue>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
 }
 
 impl Workers {
     /// Starts `count` threads in the network namespace of the calling thread.
     pub(crate) fn start(name: &str, count: usize) -> io::Result<Self> {
-        let (queue, jobs) = mpsc::channel();
-        let shared =
-            Arc::new(Shared { name: name.to_owned(), jobs: Mutex::new(jobs), home: Home::of_this_thread()? });
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            home: Home::of_this_thread()?,
+            queue: Mutex::default(),
+            more: Condvar::new(),
+        });
+        // Dropped on failure, it ends the threads that have started.
+        let workers = Self { shared };
         for _ in 0..count {
-            start_thread(Arc::clone(&shared), Worker::new(&shared.home)?)?;
+            start_thread(Arc::clone(&workers.shared), Worker::new(&workers.shared.home)?)?;
         }
-        Ok(Self { queue, _shared: shared })
+        Ok(workers)
     }
 
     /// Runs `job` on one of the threads. It is carried out even when the
@@ -65,19 +75,51 @@ impl Workers {
         F: FnOnce(&mut Worker) -> Result<T, DataplaneError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |worker| {
+        self.shared.push(Box::new(move |worker| {
             // A caller that went away wants no answer.
             let _ = answer.send(job(worker));
-        });
-        let gone = |_| DataplaneError::Backend("the netlink threads have ended; restart the agent".into());
-        self.queue.send(job).map_err(|mpsc::SendError(_)| gone(()))?;
-        answered.await.map_err(|_| gone(()))?
+        }));
+        answered.await.unwrap_or_else(|_| {
+            Err(DataplaneError::Backend("a netlink thread has ended early; restart the agent".into()))
+        })
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.more.notify_all();
+    }
+}
+
+impl Shared {
+    fn push(&self, job: Job) {
+        self.lock().jobs.push_back(job);
+        self.more.notify_one();
+    }
+
+    /// The next job, waiting for it; `None` when there will be none.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("name", &self._shared.name).finish_non_exhaustive()
+        f.debug_struct("Workers").field("name", &self.shared.name).finish_non_exhaustive()
     }
 }
 
@@ -92,10 +134,7 @@ fn start_thread(shared: Arc<Shared>, worker: Worker) -> io::Result<()> {
 }
 
 fn serve(shared: &Arc<Shared>, mut worker: Worker) {
-    loop {
-        let job = shared.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        // The queue's other end is gone: so is the dataplane.
-        let Ok(job) = job else { return };
+    while let Some(job) = shared.next() {
         job(&mut worker);
         if worker.lost {
             tracing::error!("a netlink thread could not leave a pod's network namespace and is replaced");

@@ -1,0 +1,192 @@
+//! Routes on the node: to pods, for the summaries, and to anycast addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
+
+use flock_core::dataplane::{AnycastRoute, DataplaneError};
+use ipnet::IpNet;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::conversation::{Conversation, Request};
+use crate::links::{kernel, link_of, perform, remove};
+use crate::messages;
+use crate::worker::Worker;
+use crate::{ANYCAST_METRIC, ROUTE_PROTOCOL};
+
+/// An interface, and the gateway behind it where the family needs one.
+type Hop = (u32, Option<Ipv6Addr>);
+
+impl Worker {
+    /// Makes the blackhole routes of ours equal to `prefixes`.
+    pub(crate) fn set_summaries(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
+        let found: BTreeSet<IpNet> = own_routes(&mut self.node)?
+            .iter()
+            .filter(|route| route.header.kind == RouteType::BlackHole)
+            .filter_map(messages::destination)
+            .collect();
+        // What is to be added comes first: between two sets nothing loops.
+        let added: Vec<Request> = prefixes
+            .difference(&found)
+            .map(|prefix| Request::create(RouteNetlinkMessage::NewRoute(messages::blackhole_route(*prefix))))
+            .collect();
+        perform(&mut self.node, &added, "the node")?;
+        let removed: Vec<Request> = found
+            .difference(prefixes)
+            .map(|prefix| Request::plain(RouteNetlinkMessage::DelRoute(messages::blackhole_route(*prefix))))
+            .collect();
+        remove(&mut self.node, &removed, "the node")
+    }
+
+    /// Makes the anycast routes of ours equal to `routes`; a server whose link
+    /// is gone is left out.
+    pub(crate) fn set_anycast(&mut self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
+        let mut wanted = self.hops(routes)?;
+        loop {
+            let Err(error) = self.make_anycast(&wanted) else { return Ok(()) };
+            // A link that vanished meanwhile makes the kernel refuse, in many words.
+            let now = self.hops(routes)?;
+            if now == wanted {
+                return Err(error);
+            }
+            wanted = now;
+        }
+    }
+
+    fn make_anycast(&mut self, wanted: &BTreeMap<IpAddr, BTreeSet<Hop>>) -> Result<(), DataplaneError> {
+        let found: BTreeMap<IpAddr, BTreeSet<Hop>> = own_routes(&mut self.node)?
+            .iter()
+            .filter(|route| messages::metric(route) == ANYCAST_METRIC)
+            .filter_map(|route| Some((messages::destination(route)?.addr(), hops_of(route))))
+            .collect();
+        let mut requests = Vec::new();
+        for (address, hops) in wanted {
+            let route = RouteNetlinkMessage::NewRoute(anycast_route(*address, hops));
+            match found.get(address) {
+                Some(same) if same == hops => {}
+                Some(_) => requests.push(Request::replace(route)),
+                None => requests.push(Request::create(route)),
+            }
+        }
+        perform(&mut self.node, &requests, "anycast")?;
+        let removed: Vec<Request> = found
+            .keys()
+            .filter(|address| !wanted.contains_key(address))
+            .map(|address| anycast_route(*address, &BTreeSet::new()))
+            .map(|route| Request::plain(RouteNetlinkMessage::DelRoute(route)))
+            .collect();
+        remove(&mut self.node, &removed, "anycast")
+    }
+
+    /// The next hops of each address, for those servers whose links are there.
+    fn hops(&mut self, routes: &[AnycastRoute]) -> Result<BTreeMap<IpAddr, BTreeSet<Hop>>, DataplaneError> {
+        let servers: BTreeSet<_> = routes.iter().flat_map(|route| &route.servers).collect();
+        let questions: Vec<Request> = servers
+            .iter()
+            .map(|server| Request::plain(messages::link_by_name(server.host_interface.as_str())))
+            .collect();
+        let answers = self.node.ask(&questions).map_err(|source| kernel("show", "the links", source))?;
+        let mut links = BTreeMap::new();
+        for (server, answer) in servers.into_iter().zip(answers) {
+            let link = link_of(Some(answer), server.host_interface.as_str())?;
+            if let Some(link) = link.filter(|link| link.is_up && link.is_host_side_of(&server.key)) {
+                links.insert(server, link.index);
+            }
+        }
+        let mut wanted: BTreeMap<IpAddr, BTreeSet<Hop>> = BTreeMap::new();
+        for route in routes {
+            for server in &route.servers {
+                if let Some(index) = links.get(server) {
+                    let gateway =
+                        route.address.is_ipv6().then(|| server.key.mac_addresses().pod.link_local());
+                    wanted.entry(route.address).or_default().insert((*index, gateway));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// A route over `hops`. IPv6 takes several hops only with gateways, and
+/// replaces a route only by one of the same sort: so there it is always a
+/// gateway, the pod's link-local address, that a permanent entry resolves.
+fn anycast_route(address: IpAddr, hops: &BTreeSet<Hop>) -> RouteMessage {
+    let mut message = messages::route_to(IpNet::from(address));
+    if address.is_ipv4() {
+        message.header.scope = RouteScope::Link;
+    }
+    message.attributes.push(RouteAttribute::Priority(ANYCAST_METRIC));
+    if !hops.is_empty() {
+        let hops = hops.iter().map(|(index, gateway)| messages::next_hop(*index, *gateway)).collect();
+        message.attributes.push(RouteAttribute::MultiPath(hops));
+    }
+    message
+}
+
+fn hops_of(route: &RouteMessage) -> BTreeSet<Hop> {
+    let v6 = |attributes: &[RouteAttribute]| match messages::gateway(attributes) {
+        Some(IpAddr::V6(gateway)) => Some(gateway),
+        _ => None,
+    };
+    if let Some(index) = messages::output_interface(route) {
+        return BTreeSet::from([(index, v6(&route.attributes))]);
+    }
+    let several = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    several.flatten().map(|hop| (hop.interface_index, v6(&hop.attributes))).collect()
+}
+
+/// Every route of ours in the main table, of both families.
+pub(crate) fn own_routes(conversation: &mut Conversation) -> Result<Vec<RouteMessage>, DataplaneError> {
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet6, AddressFamily::Inet] {
+        found.extend(dump_routes(conversation, &messages::own_routes(family))?);
+    }
+    // An old kernel does not obey the filter.
+    found.retain(is_own);
+    Ok(found)
+}
+
+pub(crate) fn dump_routes(
+    conversation: &mut Conversation,
+    question: &RouteNetlinkMessage,
+) -> Result<Vec<RouteMessage>, DataplaneError> {
+    let found = conversation.dump(question).map_err(|source| kernel("list", "the routes", source))?;
+    let routes = found.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewRoute(route) => Some(route),
+        _ => None,
+    });
+    Ok(routes.collect())
+}
+
+fn is_own(route: &RouteMessage) -> bool {
+    route.header.protocol == RouteProtocol::from(ROUTE_PROTOCOL)
+}
+
+/// Puts `route` in the place of one to the same destination that is ours too:
+/// the same, from an earlier attempt, or a left-over of a link before.
+pub(crate) fn take_over(
+    conversation: &mut Conversation,
+    route: &RouteMessage,
+    whose: &str,
+) -> Result<(), DataplaneError> {
+    let message = RouteNetlinkMessage::NewRoute(route.clone());
+    let answers = conversation
+        .ask(&[Request::plain(messages::route_entry(route))])
+        .map_err(|source| kernel("show a route", whose, source))?;
+    let present = match answers.into_iter().next() {
+        Some(Ok(Some(RouteNetlinkMessage::NewRoute(present)))) => Some(present),
+        _ => None,
+    };
+    if let Some(foreign) = present.filter(|present| !is_own(present)) {
+        let source = io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("there is one already, that was made by {}; remove it", foreign.header.protocol),
+        );
+        return Err(kernel(&messages::describe(&message), whose, source));
+    }
+    perform(conversation, &[Request::replace(message)], whose).map(drop)
+}
