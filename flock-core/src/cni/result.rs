@@ -191,8 +191,8 @@ impl CniResult {
         interfaces.chain(ips).chain(routes).collect()
     }
 
-    /// The result as it is printed for a configuration of `version`: its `cniVersion`
-    /// first of all, then what that version knows.
+    /// The result as it is printed for a configuration of `version`, with what that
+    /// version knows. Empty lists and an empty `dns` are left out.
     pub fn to_json(&self, version: SpecVersion) -> Value {
         let mut out = Map::new();
         out.insert("cniVersion".to_owned(), version.as_str().into());
