@@ -69,7 +69,10 @@ async fn supervise(mark: &str, flags: &[&str], arguments: Vec<OsString>) -> Resu
         status = child.wait() => {
             let status = status.map_err(LabError::file("wait for", "unshare"))?;
             // What was said is passed on to its end; a closed terminal is no matter any more.
-            out.await.ok();
+            // One that has ended may have been asked already, below, and answers only once.
+            if !out.is_finished() {
+                out.await.ok();
+            }
             err.await.ok();
             Ok(exit_code(status))
         }
