@@ -25,9 +25,9 @@
 //! takes it up; nothing is lost. Callers should nevertheless run each call as a task of
 //! its own, as [`Server`](crate::server::Server) does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -149,36 +149,49 @@ impl Handler {
     }
 
     /// Makes the kernel's anycast routes and the announcements equal to what the
-    /// committed records say.
-    ///
-    /// A route is there before its address is announced, and is gone only after the
-    /// address has been withdrawn.
-    async fn announce(&self) -> Result<(), HandlerError> {
-        let _in_order = self.announcing.lock().await;
-        let routes = anycast_routes(&self.backends.store.list().await?);
-        let anycast: BTreeSet<IpAddr> = routes.iter().map(|route| route.address).collect();
-        self.backends.dataplane.set_anycast(&routes).await?;
-        let node = self.node();
-        if let Some(bgp) = &node.config.bgp {
-            let wanted = Announcements {
-                asn: bgp.asn,
-                router_id: router_id(&node),
-                peers: bgp.peers.clone(),
-                summaries: node.config.cidrs.iter().collect(),
-                anycast,
-            };
-            self.backends.announcer.sync(&wanted).await?;
-        }
-        Ok(())
-    }
-
-    /// As [`announce`](Self::announce) where a failure must not fail the pod: the
-    /// announcer goes on trying by itself, and the next change says everything again.
-    async fn announce_or_warn(&self) {
-        if let Err(error) = self.announce().await {
+    /// committed records say. A failure must not fail the pod: the announcer goes on
+    /// trying by itself, and the next change says everything again.
+    async fn announce(&self, change: Change) {
+        if let Err(error) = self.try_announce(change).await {
             tracing::warn!(%error, "announcements are not up to date");
         }
     }
+
+    async fn try_announce(&self, change: Change) -> Result<(), HandlerError> {
+        let _in_order = self.announcing.lock().await;
+        let routes = anycast_routes(&self.backends.store.list().await?);
+        match change {
+            Change::Gain => {
+                self.backends.dataplane.set_anycast(&routes).await?;
+                self.sync(&routes).await
+            }
+            Change::Loss => {
+                self.sync(&routes).await?;
+                Ok(self.backends.dataplane.set_anycast(&routes).await?)
+            }
+        }
+    }
+
+    async fn sync(&self, routes: &[AnycastRoute]) -> Result<(), HandlerError> {
+        let node = self.node();
+        let Some(bgp) = &node.config.bgp else { return Ok(()) };
+        let wanted = Announcements {
+            asn: bgp.asn,
+            router_id: router_id(&node),
+            peers: bgp.peers.clone(),
+            summaries: node.config.cidrs.iter().collect(),
+            anycast: routes.iter().map(|route| route.address).collect(),
+        };
+        Ok(self.backends.announcer.sync(&wanted).await?)
+    }
+}
+
+/// What happens to the anycast addresses of this node: a route is there before its
+/// address is announced, and goes after the address has been withdrawn.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Gain,
+    Loss,
 }
 
 impl fmt::Debug for Handler {
@@ -203,11 +216,11 @@ fn anycast_routes(records: &[Attachment]) -> Vec<AnycastRoute> {
 
 /// The configured one, else the node's first global IPv4 address, else 32 bits of
 /// the node's name.
-fn router_id(node: &Node) -> std::net::Ipv4Addr {
+fn router_id(node: &Node) -> Ipv4Addr {
     let configured = node.config.bgp.as_ref().and_then(|bgp| bgp.router_id);
     configured.or(node.facts.first_global_ipv4).unwrap_or_else(|| {
         let hash = crate::attachment::fnv1a_32(node.config.name.as_str().as_bytes());
         // Zero is no identifier (RFC 6286).
-        std::net::Ipv4Addr::from_bits(hash.max(1))
+        Ipv4Addr::from_bits(hash.max(1))
     })
 }

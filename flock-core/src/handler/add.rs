@@ -6,7 +6,7 @@ use crate::annotations::Annotations;
 use crate::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState, Netns};
 use crate::cni::{Call, CniResult};
 use crate::dataplane::DataplaneError;
-use crate::handler::{Handler, HandlerError};
+use crate::handler::{Change, Handler, HandlerError};
 use crate::ipam::{AddressRequest, IpamError, LeaseOwner};
 use crate::pods::PodRef;
 
@@ -31,7 +31,7 @@ impl Handler {
         self.clear_the_way(&netns, &call.key).await;
         let attachment = self.make(call, netns, deadline).await?;
         if !attachment.anycast.is_empty() {
-            self.announce_or_warn().await;
+            self.announce(Change::Gain).await;
         }
         Ok(result(call, &attachment))
     }
@@ -49,7 +49,7 @@ impl Handler {
         }
         self.teardown(&record).await?;
         if !record.anycast.is_empty() {
-            self.announce_or_warn().await;
+            self.announce(Change::Loss).await;
         }
         Ok(None)
     }

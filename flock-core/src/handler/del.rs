@@ -2,7 +2,7 @@
 
 use crate::attachment::{Attachment, AttachmentState};
 use crate::cni::Call;
-use crate::handler::{Handler, HandlerError};
+use crate::handler::{Change, Handler, HandlerError};
 
 impl Handler {
     /// Detaches a container's interface: when this returns, nothing reaches it any
@@ -19,7 +19,7 @@ impl Handler {
         let serves_anycast = attachment.state == AttachmentState::Committed && !attachment.anycast.is_empty();
         let marked = self.mark(&mut attachment).await;
         if marked && serves_anycast {
-            self.announce_or_warn().await;
+            self.announce(Change::Loss).await;
         }
         if marked && self.detach(&attachment).await {
             self.doom(attachment);
@@ -27,7 +27,7 @@ impl Handler {
         }
         self.teardown(&attachment).await?;
         if serves_anycast {
-            self.announce_or_warn().await;
+            self.announce(Change::Loss).await;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{Drift, Link};
-use crate::handler::{Handler, HandlerError, Node};
+use crate::handler::{Change, Handler, HandlerError, Node};
 use crate::ipam::LeaseOwner;
 
 /// What [`Handler::recover`] found and did.
@@ -35,6 +35,13 @@ impl Handler {
         let facts = self.backends.dataplane.prepare().await?;
         self.backends.ipam.configure(config.cidrs, &facts.addresses).await?;
         let summaries: BTreeSet<IpNet> = config.cidrs.iter().collect();
+        let derived = config.bgp.as_ref().is_some_and(|bgp| bgp.router_id.is_none());
+        if derived && facts.first_global_ipv4.is_none() {
+            tracing::warn!(
+                "the node has no global IPv4 address to take its BGP router id from, so it is derived from the \
+                 node's name; set spec.bgp.routerId if another router happens to have the same"
+            );
+        }
         self.set_node(Node { config, facts });
 
         let mut recovery = Recovery::default();
@@ -46,7 +53,7 @@ impl Handler {
         self.remove_orphans(&mut recovery).await?;
 
         self.backends.dataplane.set_summaries(&summaries).await?;
-        self.announce_or_warn().await;
+        self.announce(Change::Gain).await;
         Ok(recovery)
     }
 
