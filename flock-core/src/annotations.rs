@@ -245,3 +245,6 @@ fn resolve<F: Family>(
         (Wish::Unsaid | Wish::Yes, None) => FamilyRequest::Any,
     }
 }
+
+#[cfg(test)]
+mod tests;

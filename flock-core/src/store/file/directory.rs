@@ -208,3 +208,60 @@ fn read(entry: &DirEntry) -> io::Result<Result<Attachment, String>> {
 fn has_extension(name: &OsStr, extension: &str) -> bool {
     name.as_encoded_bytes().ends_with(extension.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::attachment;
+
+    /// A directory whose changes can't be made durable: the null device refuses fsync(2).
+    fn unsyncable(path: &Path) -> Directory {
+        Directory { path: path.to_owned(), handle: File::open("/dev/null").unwrap(), medium: Medium::Disk }
+    }
+
+    #[test]
+    fn a_change_that_is_not_durable_is_taken_back() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = unsyncable(temporary.path());
+        let (old, new) = (attachment("a", "eth0", 1), attachment("a", "eth0", 2));
+        let path = temporary.path().join("a@eth0.json");
+
+        directory.replace(&new.key, None, Some(&new)).unwrap_err();
+        assert!(!path.exists(), "a new record stayed");
+
+        fs::write(&path, record::encode(&old).unwrap()).unwrap();
+        for change in [Some(&new), None] {
+            let error = directory.replace(&old.key, Some(&old), change).unwrap_err().to_string();
+            assert!(error.starts_with("can't sync the directory "), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), record::encode(&old).unwrap());
+        }
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn directories_are_made_with_those_above_them() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("run/flock/attachments");
+        let (directory, contents) = Directory::open(path.clone()).unwrap();
+        assert!(contents.records.is_empty() && contents.set_aside.is_empty());
+        assert_eq!(directory.path, path);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, DIRECTORY_MODE);
+    }
+
+    #[test]
+    fn a_directory_that_others_could_read_is_closed_to_them() {
+        let temporary = tempfile::tempdir().unwrap();
+        fs::set_permissions(temporary.path(), Permissions::from_mode(0o755)).unwrap();
+        Directory::open(temporary.path().to_owned()).unwrap();
+        let mode = fs::metadata(temporary.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, DIRECTORY_MODE);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn memory_is_told_from_disk() {
+        // Linux systems have a tmpfs here; /proc is neither of the two kinds of memory.
+        assert_eq!(Medium::of(&File::open("/dev/shm").unwrap()).unwrap(), Medium::Memory);
+        assert_eq!(Medium::of(&File::open("/proc").unwrap()).unwrap(), Medium::Disk);
+    }
+}

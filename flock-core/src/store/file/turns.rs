@@ -59,9 +59,9 @@ mod tests {
 
     #[test]
     fn a_key_is_taken_in_turn_and_others_do_not_wait() {
-        let turns = Arc::new(Turns::default());
-        let first = Turns::wait(&turns, &key("a")).now_or_never().unwrap();
-        let mut second = Box::pin(Turns::wait(&turns, &key("a")));
+        let (turns, a) = (Arc::new(Turns::default()), key("a"));
+        let first = Turns::wait(&turns, &a).now_or_never().unwrap();
+        let mut second = Box::pin(Turns::wait(&turns, &a));
         assert!(second.as_mut().now_or_never().is_none());
         assert!(Turns::wait(&turns, &key("b")).now_or_never().is_some());
         drop(first);
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn nothing_is_remembered_of_keys_that_nobody_writes() {
-        let turns = Arc::new(Turns::default());
-        let first = Turns::wait(&turns, &key("a")).now_or_never().unwrap();
-        let mut given_up = Box::pin(Turns::wait(&turns, &key("a")));
+        let (turns, a) = (Arc::new(Turns::default()), key("a"));
+        let first = Turns::wait(&turns, &a).now_or_never().unwrap();
+        let mut given_up = Box::pin(Turns::wait(&turns, &a));
         assert!(given_up.as_mut().now_or_never().is_none());
         drop(first);
         drop(given_up);
