@@ -110,17 +110,16 @@ impl AnnotationError {
 }
 
 /// Annotations may have 256 KiB, messages are for people.
-const SHOWN_BYTES: usize = 80;
+const SHOWN_CHARS: usize = 80;
 
 fn quoted(value: &str) -> String {
-    let shown = &value[..value.floor_char_boundary(SHOWN_BYTES)];
+    let shown: String = value.chars().take(SHOWN_CHARS).collect();
     let cut = if shown.len() < value.len() { " (cut)" } else { "" };
     format!("{shown:?}{cut}")
 }
 
 fn shortened(key: &str) -> String {
-    let shown = &key[..key.floor_char_boundary(SHOWN_BYTES)];
-    shown.escape_debug().to_string()
+    key.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect()
 }
 
 fn families(v6: bool, v4: bool) -> &'static str {

@@ -272,17 +272,17 @@ fn a_pod_without_any_address_is_refused() {
 
 #[test]
 fn an_anycast_address_needs_a_pod_that_can_answer() {
-    let error = |annotations: &[(&str, &str)], node| {
-        parse(annotations).unwrap().request(node).unwrap_err().to_string()
+    let error = |annotations: &[(&str, &str)], node: NodeCidrs| {
+        parse(annotations).unwrap().request(&node).unwrap_err().to_string()
     };
     assert_eq!(
-        error(&[(ANYCAST, "192.0.2.53")], &v6_only()),
+        error(&[(ANYCAST, "192.0.2.53")], v6_only()),
         "annotation flock.fritzlab.net/anycast names 192.0.2.53, but the pod gets no IPv4 address and so has no \
          route to answer by; give it one or remove the anycast address"
     );
-    assert!(error(&[(ANYCAST, "2001:db8:a::53"), (IPV6, "false")], &dual()).contains("gets no IPv6 address"));
+    assert!(error(&[(ANYCAST, "2001:db8:a::53"), (IPV6, "false")], dual()).contains("gets no IPv6 address"));
     assert_eq!(
-        error(&[(ANYCAST, "2001:db8:1::53")], &dual()),
+        error(&[(ANYCAST, "2001:db8:1::53")], dual()),
         "annotation flock.fritzlab.net/anycast names 2001:db8:1::53, which is in this node's prefix 2001:db8:1::/64 \
          for the pods' own addresses; expected an address outside it"
     );

@@ -58,14 +58,14 @@ pub(super) fn wish<F: Family>(text: Option<&str>, problems: &mut Vec<AnnotationP
         None => Wish::Unsaid,
         Some("true") => Wish::Yes,
         Some("false") => Wish::No,
-        Some(text) => match text.parse() {
-            Ok(address) => Wish::Exactly(address),
-            Err(_) => {
+        Some(text) => text.parse().map_or_else(
+            |_| {
                 let expected = format!("true, false or one {} address", F::NAME);
                 problems.push(invalid(F::WISH_KEY, text, expected));
                 Wish::Unsaid
-            }
-        },
+            },
+            Wish::Exactly,
+        ),
     }
 }
 

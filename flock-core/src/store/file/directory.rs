@@ -135,11 +135,13 @@ impl Directory {
         // Names of foreign files may be as long as the file system allows; ours are shorter than this.
         const STEM_BYTES: usize = 241;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let stem = &name[..name.floor_char_boundary(STEM_BYTES)];
-        let kept_as = (1_u32..)
+        let end = (0..=STEM_BYTES).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+        let stem = &name[..end];
+        let kept_as = (1..=99_999_u32)
             .map(|number| self.path.join(format!("{stem}.corrupt-{number}")))
             .find(|candidate| candidate.symlink_metadata().is_err())
-            .unwrap_or_else(|| path.clone());
+            .ok_or_else(|| io::Error::other("there are 99999 files of that name already, remove some"))
+            .map_err(failed("set aside", &path))?;
         fs::rename(&path, &kept_as).map_err(failed("set aside", &path))?;
         Ok(SetAside { path, kept_as, reason })
     }
