@@ -1,4 +1,5 @@
 //! The contract of announcing, held by the memory backend.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use async_trait::async_trait;
 use flock_core::announcer::conformance::{AnnouncerHarness, Observed, example};

@@ -1,4 +1,5 @@
 //! What a crash, a broken file and a full disk do to the file store: nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::ffi::OsString;
 use std::fs;
