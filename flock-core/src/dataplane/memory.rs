@@ -1,5 +1,347 @@
 //! In memory.
 
-/// In memory.
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+
+use super::{AnycastRoute, AnycastServer, Dataplane, DataplaneError, Drift, Link, NodeFacts, Side};
+use crate::attachment::{Attachment, AttachmentKey, GATEWAY_V4, GATEWAY_V6, Netns};
+use crate::name::InterfaceName;
+
+/// A model of the kernel: namespaces that a test declares, links, routes.
+///
+/// Where the kernel has links and routes, this has entries in maps, that a test
+/// can look at to find what was left over. It can be told to fail, also halfway.
+#[derive(Debug, Default)]
+pub struct MemoryDataplane {
+    model: Mutex<Model>,
+}
+
+#[derive(Debug, Default)]
+struct Model {
+    facts: NodeFacts,
+    namespaces: HashMap<PathBuf, Namespace>,
+    namespaces_made: u64,
+    /// By their names on the node.
+    links: BTreeMap<InterfaceName, LinkModel>,
+    /// The routes to pods' own addresses, with the link that each leads over.
+    routes: BTreeMap<IpNet, InterfaceName>,
+    summaries: BTreeSet<IpNet>,
+    anycast: BTreeMap<IpAddr, BTreeSet<AnycastServer>>,
+    calls: u64,
+    failing_call: Option<u64>,
+}
+
 #[derive(Debug)]
-pub struct MemoryDataplane;
+struct Namespace {
+    inode: u64,
+    /// Interfaces that others made.
+    foreign: BTreeSet<InterfaceName>,
+}
+
+#[derive(Debug)]
+struct LinkModel {
+    /// `None` for an interface that others made.
+    attachment: Option<Attachment>,
+}
+
+/// The device that all namespace files of the model are on.
+const DEVICE: u64 = 4;
+
+impl MemoryDataplane {
+    /// A node without pods, whose facts are those of a small lab.
+    pub fn new() -> Self {
+        let facts = NodeFacts {
+            default_mtu: Some(1500),
+            addresses: vec![IpAddr::V6(GATEWAY_V6), IpAddr::V4(GATEWAY_V4)],
+            first_global_ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+        };
+        let dataplane = Self::default();
+        dataplane.lock().facts = facts;
+        dataplane
+    }
+
+    /// What [`prepare`](Dataplane::prepare) is to find.
+    pub fn set_facts(&self, facts: NodeFacts) {
+        self.lock().facts = facts;
+    }
+
+    /// Declares a network namespace, or another one in the place of the one that was there.
+    pub fn add_namespace(&self, path: impl Into<PathBuf>) -> Netns {
+        let path = path.into();
+        self.remove_namespace(&path);
+        let mut model = self.lock();
+        model.namespaces_made += 1;
+        let inode = model.namespaces_made;
+        model.namespaces.insert(path.clone(), Namespace { inode, foreign: BTreeSet::new() });
+        Netns { path, device: DEVICE, inode }
+    }
+
+    /// Takes a namespace away, and with it every link that has an end in it.
+    pub fn remove_namespace(&self, path: &Path) {
+        let mut model = self.lock();
+        let Some(gone) = model.namespaces.remove(path) else { return };
+        let links: Vec<InterfaceName> = model
+            .links
+            .iter()
+            .filter(|(_, link)| link.attachment.as_ref().is_some_and(|made| made.netns.inode == gone.inode))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in links {
+            model.remove_link(&name);
+        }
+    }
+
+    /// Puts an interface that is not Flock's into a pod's namespace.
+    pub fn add_foreign_pod_interface(&self, path: &Path, interface: InterfaceName) {
+        if let Some(namespace) = self.lock().namespaces.get_mut(path) {
+            namespace.foreign.insert(interface);
+        }
+    }
+
+    /// Puts an interface that is not Flock's onto the node.
+    pub fn add_foreign_host_interface(&self, interface: InterfaceName) {
+        self.lock().links.insert(interface, LinkModel { attachment: None });
+    }
+
+    /// Makes the `nth` call of a trait method from now on fail, counted from 1.
+    /// An `attach` fails halfway: with a link and without routes.
+    pub fn fail_call(&self, nth: u64) {
+        let mut model = self.lock();
+        model.failing_call = Some(model.calls + nth);
+    }
+
+    /// How many calls of trait methods there were.
+    pub fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
+    /// The links of Flock.
+    pub fn links(&self) -> Vec<Link> {
+        self.lock().own_links()
+    }
+
+    /// The routes to pods' own addresses.
+    pub fn routes(&self) -> BTreeSet<IpNet> {
+        self.lock().routes.keys().copied().collect()
+    }
+
+    /// The blackhole routes.
+    pub fn summaries(&self) -> BTreeSet<IpNet> {
+        self.lock().summaries.clone()
+    }
+
+    /// The routes to anycast addresses, over the links that are there.
+    pub fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
+        self.lock().anycast.clone()
+    }
+
+    /// Whether the attachment has its link and all its routes.
+    pub fn is_attached(&self, key: &AttachmentKey) -> bool {
+        let model = self.lock();
+        model.links.iter().any(|(name, link)| {
+            link.attachment.as_ref().is_some_and(|made| {
+                made.key == *key
+                    && made.addresses.prefixes().all(|prefix| model.routes.get(&prefix) == Some(name))
+            })
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The model, for one more call of a trait method.
+    fn call(&self) -> Result<MutexGuard<'_, Model>, DataplaneError> {
+        let mut model = self.lock();
+        if model.count_call() { Err(model.failure()) } else { Ok(model) }
+    }
+}
+
+#[async_trait]
+impl Dataplane for MemoryDataplane {
+    async fn prepare(&self) -> Result<NodeFacts, DataplaneError> {
+        Ok(self.call()?.facts.clone())
+    }
+
+    async fn identify(&self, path: &Path) -> Result<Netns, DataplaneError> {
+        let model = self.call()?;
+        let namespace = model.namespace(path)?;
+        Ok(Netns { path: path.to_owned(), device: DEVICE, inode: namespace.inode })
+    }
+
+    async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        let mut model = self.lock();
+        let fails = model.count_call();
+        model.add_link(attachment)?;
+        if fails {
+            return Err(model.failure());
+        }
+        for prefix in attachment.addresses.prefixes() {
+            model.routes.insert(prefix, attachment.host_interface.clone());
+        }
+        Ok(())
+    }
+
+    async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        let mut model = self.call()?;
+        for prefix in attachment.addresses.prefixes() {
+            if model.routes.get(&prefix) == Some(&attachment.host_interface) {
+                model.routes.remove(&prefix);
+            }
+        }
+        Ok(())
+    }
+
+    async fn reap(&self, links: &[Link]) -> Result<(), DataplaneError> {
+        let mut model = self.call()?;
+        for link in links {
+            let made = model.links.get(&link.interface).and_then(|link| link.attachment.as_ref());
+            if made.is_some_and(|made| link.owner.as_ref() == Some(&made.key)) {
+                model.remove_link(&link.interface);
+            }
+        }
+        Ok(())
+    }
+
+    async fn check(&self, attachments: &[Attachment]) -> Result<Vec<Vec<Drift>>, DataplaneError> {
+        let model = self.call()?;
+        Ok(attachments.iter().map(|attachment| model.differences(attachment)).collect())
+    }
+
+    async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
+        Ok(self.call()?.own_links())
+    }
+
+    async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
+        self.call()?.summaries.clone_from(prefixes);
+        Ok(())
+    }
+
+    async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
+        let mut model = self.call()?;
+        let mut anycast: BTreeMap<IpAddr, BTreeSet<AnycastServer>> = BTreeMap::new();
+        for route in routes {
+            for server in route.servers.iter().filter(|server| model.has_link_of(server)) {
+                anycast.entry(route.address).or_default().insert(server.clone());
+            }
+        }
+        model.anycast = anycast;
+        Ok(())
+    }
+}
+
+impl Model {
+    /// Whether this call is the one that is to fail.
+    fn count_call(&mut self) -> bool {
+        self.calls += 1;
+        self.failing_call == Some(self.calls)
+    }
+
+    fn failure(&self) -> DataplaneError {
+        DataplaneError::Backend(format!("call {} was told to fail", self.calls))
+    }
+
+    fn namespace(&self, path: &Path) -> Result<&Namespace, DataplaneError> {
+        self.namespaces.get(path).ok_or_else(|| DataplaneError::NotANamespace {
+            path: path.to_owned(),
+            reason: "there is no such namespace".to_owned(),
+        })
+    }
+
+    fn add_link(&mut self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        let path = &attachment.netns.path;
+        let namespace = self.namespace(path)?;
+        if namespace.inode != attachment.netns.inode || attachment.netns.device != DEVICE {
+            return Err(DataplaneError::NamespaceChanged { path: path.clone() });
+        }
+        let name = &attachment.host_interface;
+        if let Some(link) = self.links.get(name) {
+            let owner = link.attachment.as_ref().map(|made| &made.key);
+            if owner != Some(&attachment.key) {
+                let owner = owner.map_or_else(|| "somebody else".to_owned(), ToString::to_string);
+                return Err(DataplaneError::HostInterfaceTaken { interface: name.clone(), owner });
+            }
+        }
+        let interface = &attachment.key.interface;
+        let is_taken = self.links.iter().any(|(other, link)| {
+            let made = link.attachment.as_ref();
+            other != name
+                && made.is_some_and(|made| {
+                    made.netns.is_same(&attachment.netns) && made.key.interface == *interface
+                })
+        });
+        if is_taken || namespace.foreign.contains(interface) {
+            return Err(DataplaneError::InterfaceExists {
+                interface: interface.clone(),
+                netns: path.clone(),
+            });
+        }
+        self.links.insert(name.clone(), LinkModel { attachment: Some(attachment.clone()) });
+        Ok(())
+    }
+
+    /// As in the kernel: routes over a link go with it.
+    fn remove_link(&mut self, name: &InterfaceName) {
+        self.links.remove(name);
+        self.routes.retain(|_, over| over != name);
+        for servers in self.anycast.values_mut() {
+            servers.retain(|server| server.host_interface != *name);
+        }
+        self.anycast.retain(|_, servers| !servers.is_empty());
+    }
+
+    fn has_link_of(&self, server: &AnycastServer) -> bool {
+        let made = self.links.get(&server.host_interface).and_then(|link| link.attachment.as_ref());
+        made.is_some_and(|made| made.key == server.key)
+    }
+
+    fn own_links(&self) -> Vec<Link> {
+        self.links.values().filter_map(|link| link.attachment.as_ref()).map(Link::of).collect()
+    }
+
+    fn differences(&self, attachment: &Attachment) -> Vec<Drift> {
+        let mut found = Vec::new();
+        let path = &attachment.netns.path;
+        let is_there = self.namespace(path).is_ok_and(|namespace| namespace.inode == attachment.netns.inode);
+        if !is_there {
+            found.push(Drift::NamespaceGone(path.clone()));
+        }
+        let made = match self.links.get(&attachment.host_interface) {
+            None => {
+                found.push(Drift::LinkMissing(Side::Host));
+                if is_there {
+                    found.push(Drift::LinkMissing(Side::Pod));
+                }
+                return found;
+            }
+            Some(link) => link.attachment.as_ref().filter(|made| made.key == attachment.key),
+        };
+        let Some(made) = made else {
+            found.push(Drift::LinkForeign(Side::Host));
+            return found;
+        };
+        if made.mtu != attachment.mtu {
+            found.extend([Side::Host, Side::Pod].map(|side| Drift::Mtu {
+                side,
+                expected: attachment.mtu,
+                found: made.mtu,
+            }));
+        }
+        for address in attachment.addresses.iter().chain(attachment.anycast.iter().copied()) {
+            if !made.addresses.iter().chain(made.anycast.iter().copied()).any(|other| other == address) {
+                found.push(Drift::AddressMissing(Side::Pod, address));
+            }
+        }
+        for prefix in attachment.addresses.prefixes() {
+            if self.routes.get(&prefix) != Some(&attachment.host_interface) {
+                found.push(Drift::RouteMissing(Side::Host, prefix));
+            }
+        }
+        found
+    }
+}
