@@ -1,0 +1,15 @@
+//! The netlink dataplane on the running kernel. Needs the rights of root over
+//! network and mount namespaces (`unshare -Urnm` gives them too); each test makes
+//! its own node.
+#![cfg(target_os = "linux")]
+
+mod anycast;
+mod drift;
+mod lab;
+mod links;
+mod node;
+mod packets;
+
+use crate::lab::Lab;
+
+flock_core::dataplane_conformance!(Lab::new());
