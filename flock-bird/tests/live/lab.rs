@@ -1,0 +1,286 @@
+//! A node and a router, each a network namespace with a real BIRD, joined by a veth.
+//!
+//! Everything dies with the test: processes are killed when they are dropped, and by the
+//! kernel should the test itself be killed. Namespaces end with the process that holds them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::future::Future;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flock_bird::control::{Client, Reply};
+use flock_bird::{BirdAnnouncer, BirdConfig};
+use flock_core::announcer::Announcements;
+use flock_core::node_config::Peer;
+use ipnet::IpNet;
+use tempfile::TempDir;
+
+/// Marks the routes that play Flock's part in the kernel.
+pub(crate) const ROUTE_PROTOCOL: u8 = 70;
+/// How long anything may take: a session takes about 4 s.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A node with a router at the other end of its link. The router's BIRD runs from the start.
+pub(crate) struct Lab {
+    pub(crate) node: Namespace,
+    pub(crate) router: Bird,
+    pub(crate) directory: TempDir,
+    _router_namespace: Namespace,
+}
+
+impl Lab {
+    /// A lab whose router announces `routes` to the node.
+    pub(crate) fn new(routes: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (node, router_namespace) = (Namespace::new(), Namespace::new());
+        node.ip(&format!("link add up0 type veth peer name down0 netns {}", router_namespace.pid()));
+        node.ip("addr add 192.0.2.1/24 dev up0");
+        node.ip("addr add 2001:db8:ffff::2/64 dev up0 nodad");
+        node.ip("link set up0 up");
+        router_namespace.ip("addr add 192.0.2.254/24 dev down0");
+        router_namespace.ip("addr add 2001:db8:ffff::1/64 dev down0 nodad");
+        router_namespace.ip("link set down0 up");
+        let path = directory.path().join("router.conf");
+        fs::write(&path, router_config(routes)).unwrap();
+        let router = Bird::start(&router_namespace, &path, &[]);
+        Self { node, router, directory, _router_namespace: router_namespace }
+    }
+
+    /// What the node's announcer is told of its BIRD.
+    pub(crate) fn config(&self) -> BirdConfig {
+        BirdConfig {
+            config_path: self.directory.path().join("bird.conf"),
+            socket_path: self.directory.path().join("bird.ctl"),
+            ..BirdConfig::new(ROUTE_PROTOCOL)
+        }
+    }
+
+    /// Starts the node's BIRD with what the announcer has written.
+    pub(crate) fn start_bird(&self) -> Bird {
+        Bird::start(&self.node, &self.config().config_path, &[])
+    }
+
+    /// An announcer that has handed `wanted` to the node's BIRD, both sessions being up.
+    pub(crate) async fn announcing(&self, wanted: &Announcements) -> (BirdAnnouncer, Bird) {
+        use flock_core::announcer::RouteAnnouncer as _;
+        let announcer = BirdAnnouncer::start(&self.config()).unwrap();
+        announcer.sync(wanted).await.unwrap();
+        announcer.applied().await.unwrap_err();
+        let bird = self.start_bird();
+        let mut status = announcer.status();
+        let taken = status.wait_for(|status| matches!(status, flock_bird::announcer::Status::Applied { .. }));
+        tokio::time::timeout(DEADLINE, taken).await.expect("BIRD takes the state").unwrap();
+        for session in ["peer_tor-v4", "peer_tor-v6"] {
+            eventually(session, async || bird.is_established(session).await).await;
+        }
+        (announcer, bird)
+    }
+
+    /// Changes what the router announces.
+    pub(crate) async fn router_announces(&self, routes: &[&str]) {
+        fs::write(self.directory.path().join("router.conf"), router_config(routes)).unwrap();
+        assert!(self.router.ask("configure").await.is_success());
+    }
+
+    /// Waits until the router has from the node exactly `expected`.
+    pub(crate) async fn router_has(&self, expected: &[&str]) {
+        let expected: BTreeSet<IpNet> = expected.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        eventually(&format!("the router has exactly {expected:?}"), async || {
+            let mut found = self.router.routes_of("node4").await;
+            found.extend(self.router.routes_of("node6").await);
+            found == expected
+        })
+        .await;
+    }
+}
+
+/// Announces whatever is asked for, and takes whatever it is sent.
+fn router_config(routes: &[&str]) -> String {
+    let of = |v6: bool| {
+        let chosen = routes.iter().filter(|route| route.contains(':') == v6);
+        chosen.map(|route| format!("route {route} blackhole; ")).collect::<String>()
+    };
+    let session = "connect delay time 1; connect retry time 1; error wait time 1, 2";
+    format!(
+        "log stderr all;
+router id 192.0.2.254;
+protocol device {{}}
+protocol static static4 {{ ipv4; {v4} }}
+protocol static static6 {{ ipv6; {v6} }}
+protocol bgp node4 {{
+  local as 64500; neighbor 192.0.2.1 as 64512; {session};
+  ipv4 {{ import all; export where source = RTS_STATIC; }};
+}}
+protocol bgp node6 {{
+  local as 64500; neighbor 2001:db8:ffff::2 as 64512; {session};
+  ipv6 {{ import all; export where source = RTS_STATIC; }};
+}}
+",
+        v4 = of(false),
+        v6 = of(true),
+    )
+}
+
+/// What a node with a prefix of each family wants, and `anycast`.
+pub(crate) fn wanted(anycast: &[&str]) -> Announcements {
+    let peer = |name: &str, address: &str| Peer {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        asn: 64500,
+    };
+    Announcements {
+        asn: 64512,
+        router_id: "192.0.2.1".parse().unwrap(),
+        peers: vec![peer("tor-v6", "2001:db8:ffff::1"), peer("tor-v4", "192.0.2.254")],
+        summaries: ["2001:db8:1::/64", "10.0.1.0/24"].map(|prefix| prefix.parse().unwrap()).into(),
+        anycast: anycast.iter().map(|address| address.parse().unwrap()).collect(),
+    }
+}
+
+/// A network namespace, held by a process.
+pub(crate) struct Namespace {
+    holder: Killed,
+}
+
+impl Namespace {
+    /// A new one with `lo` up.
+    pub(crate) fn new() -> Self {
+        Self::holding("--net", "ip link set lo up")
+    }
+
+    /// New namespaces of the kinds that unshare(1) is told of, prepared by a shell command.
+    pub(crate) fn holding(kinds: &str, prepare: &str) -> Self {
+        let script = format!("{prepare} && echo ready && exec sleep infinity");
+        let mut child = bound_to_test("unshare")
+            .args(kinds.split(' '))
+            .args(["sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let holder = Killed(child);
+        assert_eq!(line, "ready\n", "the namespace needs root, or CAP_SYS_ADMIN and CAP_NET_ADMIN");
+        Self { holder }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.holder.0.id()
+    }
+
+    /// A command in this namespace that dies with the test.
+    fn command(&self, program: &str) -> Command {
+        let mut command = bound_to_test("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.pid())).arg(program);
+        command
+    }
+
+    /// Runs `ip` and returns what it prints.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        let output = self.command("ip").args(arguments.split_whitespace()).output().unwrap();
+        assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The destinations that BIRD has put into the kernel.
+    pub(crate) fn routes_by_bird(&self) -> BTreeSet<String> {
+        let text = self.ip("-4 route show proto bird") + &self.ip("-6 route show proto bird");
+        let words = text.lines().map(|line| line.split_whitespace().find(|word| *word != "blackhole"));
+        words.map(|word| word.unwrap().to_owned()).collect()
+    }
+}
+
+/// A running BIRD.
+pub(crate) struct Bird {
+    process: Killed,
+    client: Client,
+}
+
+impl Bird {
+    /// Starts `bird -c config`; its socket has the file's name with another extension.
+    pub(crate) fn start(namespace: &Namespace, config: &Path, options: &[&str]) -> Self {
+        let socket = config.with_extension("ctl");
+        let process = namespace
+            .command("bird")
+            .arg("-f")
+            .arg("-c")
+            .arg(config)
+            .arg("-s")
+            .arg(&socket)
+            .args(options)
+            .spawn()
+            .unwrap();
+        Self { process: Killed(process), client: Client::new(socket, Duration::from_secs(5)) }
+    }
+
+    pub(crate) async fn ask(&self, command: &str) -> Reply {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match self.client.ask(command).await {
+                Ok(reply) => return reply,
+                Err(error) => assert!(Instant::now() < deadline, "{command}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn is_established(&self, protocol: &str) -> bool {
+        self.row(protocol).await.is_some_and(|row| row.last().is_some_and(|info| info == "Established"))
+    }
+
+    /// Since when the protocol is in its state.
+    pub(crate) async fn since(&self, protocol: &str) -> String {
+        let row = self.row(protocol).await.expect("the protocol exists");
+        row.get(4).expect("a time").clone()
+    }
+
+    async fn row(&self, protocol: &str) -> Option<Vec<String>> {
+        let reply = self.ask("show protocols").await;
+        let rows = reply.lines().map(|line| line.text.split_whitespace().map(str::to_owned).collect());
+        rows.into_iter().find(|row: &Vec<String>| row.first().is_some_and(|name| name == protocol))
+    }
+
+    /// What came in over a session, or from the kernel.
+    pub(crate) async fn routes_of(&self, protocol: &str) -> BTreeSet<IpNet> {
+        let reply = self.ask(&format!("show route protocol '{protocol}'")).await;
+        let first_words = reply.lines().filter_map(|line| line.text.split_whitespace().next());
+        first_words.filter_map(|word| word.parse().ok()).collect()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(self) {
+        drop(self.process);
+    }
+}
+
+/// Asks `condition` until it holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The files in a directory.
+pub(crate) fn names_in(directory: &Path) -> BTreeSet<PathBuf> {
+    fs::read_dir(directory).unwrap().map(|entry| PathBuf::from(entry.unwrap().file_name())).collect()
+}
+
+fn bound_to_test(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,102 @@
+//! What passes between the kernel, BIRD and the router.
+
+use std::collections::BTreeSet;
+
+use flock_core::announcer::RouteAnnouncer as _;
+
+use crate::lab::{Lab, eventually, wanted};
+
+#[tokio::test]
+async fn exactly_flocks_own_routes_are_announced_and_sessions_stay() {
+    let lab = Lab::new(&[]);
+    let (announcer, bird) = lab.announcing(&wanted(&[])).await;
+    let before = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await);
+
+    lab.node.ip("route add blackhole 10.0.1.0/24 proto 70");
+    lab.node.ip("-6 route add blackhole 2001:db8:1::/64 proto 70");
+    lab.router_has(&["10.0.1.0/24", "2001:db8:1::/64"]).await;
+
+    // What must not be announced comes first: whatever BIRD would do with it, it does before
+    // it does something with the anycast routes, which are awaited.
+    for foreign in [
+        "route add 10.0.1.5/32 dev lo proto 70",
+        "-6 route add 2001:db8:1::5/128 dev lo proto 70",
+        "route add 198.18.0.0/24 dev up0 proto static",
+        "-6 route add 2001:db8:bad::/48 dev up0 proto static",
+        "route add 198.51.100.66/32 dev up0 proto static",
+        "-6 route add 2001:db8:a::66/128 dev up0 proto static",
+        "addr add 198.18.1.1/24 dev up0",
+    ] {
+        lab.node.ip(foreign);
+    }
+    let anycast = ["198.51.100.53", "2001:db8:a::53", "198.51.100.66", "2001:db8:a::66"];
+    announcer.sync(&wanted(&anycast)).await.unwrap();
+    lab.node.ip("route add 198.51.100.53/32 dev lo proto 70");
+    lab.node.ip("-6 route add 2001:db8:a::53/128 dev lo proto 70");
+    announcer.applied().await.unwrap();
+    let everything = ["10.0.1.0/24", "2001:db8:1::/64", "198.51.100.53/32", "2001:db8:a::53/128"];
+    lab.router_has(&everything).await;
+
+    // Gone from the wanted state, or gone from the kernel: each alone withdraws.
+    announcer.sync(&wanted(&["2001:db8:a::53"])).await.unwrap();
+    lab.router_has(&["10.0.1.0/24", "2001:db8:1::/64", "2001:db8:a::53/128"]).await;
+    lab.node.ip("-6 route del 2001:db8:a::53/128 dev lo proto 70");
+    lab.router_has(&["10.0.1.0/24", "2001:db8:1::/64"]).await;
+    announcer.sync(&wanted(&anycast)).await.unwrap();
+    lab.router_has(&["10.0.1.0/24", "2001:db8:1::/64", "198.51.100.53/32"]).await;
+
+    // A summary more, and one less.
+    let mut renumbered = wanted(&anycast);
+    renumbered.summaries.remove(&"10.0.1.0/24".parse().unwrap());
+    renumbered.summaries.insert("10.0.2.0/24".parse().unwrap());
+    lab.node.ip("route add blackhole 10.0.2.0/24 proto 70");
+    announcer.sync(&renumbered).await.unwrap();
+    lab.router_has(&["10.0.2.0/24", "2001:db8:1::/64", "198.51.100.53/32"]).await;
+
+    let after = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await);
+    assert_eq!(after, before, "a session was reset");
+}
+
+#[tokio::test]
+async fn the_routers_routes_reach_the_kernel_without_the_nodes_own() {
+    let own = ["10.0.1.0/24", "10.0.1.128/25", "10.0.1.7/32", "2001:db8:1::/64", "2001:db8:1::7/128"];
+    let foreign = ["203.0.113.0/24", "2001:db8:cafe::/48"];
+    let lab = Lab::new(&[own.as_slice(), foreign.as_slice()].concat());
+    let (_announcer, bird) = lab.announcing(&wanted(&[])).await;
+    let foreign = BTreeSet::from(foreign.map(str::to_owned));
+    // The router sends its routes in one order: once the last one is here, all were looked at.
+    eventually("both foreign routes are in the kernel, alone", async || lab.node.routes_by_bird() == foreign)
+        .await;
+    lab.router_announces(&[own.as_slice(), &["203.0.113.0/24", "192.88.99.0/24"]].concat()).await;
+    let changed = BTreeSet::from(["203.0.113.0/24", "192.88.99.0/24"].map(str::to_owned));
+    eventually("the change is in the kernel, alone", async || lab.node.routes_by_bird() == changed).await;
+    let from_router = bird.routes_of("peer_tor-v6").await;
+    assert!(from_router.is_empty(), "imported {from_router:?}");
+}
+
+#[tokio::test]
+async fn the_nodes_own_anycast_wins_and_another_nodes_takes_over_when_it_ends() {
+    let elsewhere = ["198.51.100.53/32", "2001:db8:a::53/128"];
+    let lab = Lab::new(&elsewhere);
+    let (announcer, bird) = lab.announcing(&wanted(&[])).await;
+    let by_bird = BTreeSet::from(["198.51.100.53", "2001:db8:a::53"].map(str::to_owned));
+    eventually("the other node's addresses are in the kernel", async || lab.node.routes_by_bird() == by_bird)
+        .await;
+    let before = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await);
+
+    announcer.sync(&wanted(&["198.51.100.53", "2001:db8:a::53"])).await.unwrap();
+    lab.node.ip("route add 198.51.100.53/32 dev lo proto 70");
+    lab.node.ip("-6 route add 2001:db8:a::53/128 dev lo proto 70");
+    lab.router_has(&elsewhere).await;
+    eventually("only the node's own route is left in the kernel", async || {
+        lab.node.routes_by_bird().is_empty()
+    })
+    .await;
+
+    // Without another word from the announcer.
+    lab.node.ip("route del 198.51.100.53/32 dev lo proto 70");
+    lab.node.ip("-6 route del 2001:db8:a::53/128 dev lo proto 70");
+    lab.router_has(&[]).await;
+    eventually("the other node's are back", async || lab.node.routes_by_bird() == by_bird).await;
+    assert_eq!((bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await), before);
+}

@@ -1,0 +1,203 @@
+//! Rendering of whatever may come: stable, free of injection, taken by BIRD.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+
+use flock_bird::render::{Renderer, protocol_name};
+use flock_core::announcer::{AnnounceError, Announcements};
+use flock_core::node_config::Peer;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use proptest::prelude::*;
+
+/// Addresses that a router takes: global unicast, many of them close together.
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (1_u8..=126, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| IpAddr::from([a, b, c, d])),
+        any::<u8>().prop_map(|d| IpAddr::from([192, 0, 2, d])),
+        (0x2000_u16..0x4000, any::<[u16; 7]>())
+            .prop_map(|(a, [b, c, d, e, f, g, h])| IpAddr::from([a, b, c, d, e, f, g, h])),
+        any::<u8>().prop_map(|h| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(h)])),
+    ]
+}
+
+fn summary() -> impl Strategy<Value = IpNet> {
+    (address(), 8_u8..=128).prop_map(|(address, length)| match address {
+        IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new(v4, length % 25 + 8).unwrap().trunc()),
+        IpAddr::V6(v6) => IpNet::V6(Ipv6Net::new(v6, length).unwrap().trunc()),
+    })
+}
+
+/// Names that are words of BIRD's language as often as not.
+fn peer_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-zA-Z][a-zA-Z0-9-]{0,31}",
+        prop::sample::select(vec![
+            "ipv4", "master4", "bgp", "true", "ACCEPT", "define", "peer", "Tor", "tor"
+        ])
+        .prop_map(str::to_owned),
+    ]
+}
+
+fn announcements() -> impl Strategy<Value = Announcements> {
+    (
+        1_u32..,
+        1_u32..,
+        prop::collection::btree_map(peer_name(), (address(), 1_u32..), 0..6),
+        prop::collection::btree_set(summary(), 0..4),
+        prop::collection::btree_set(address(), 0..8),
+        any::<bool>(),
+    )
+        .prop_map(|(asn, router_id, peers, summaries, anycast, internal)| {
+            let mut seen = BTreeSet::new();
+            let peers = peers
+                .into_iter()
+                .filter(|(_, (address, _))| seen.insert(*address))
+                .map(|(name, (address, other))| Peer {
+                    name,
+                    address,
+                    asn: if internal { asn } else { other },
+                })
+                .collect();
+            Announcements { asn, router_id: Ipv4Addr::from(router_id), peers, summaries, anycast }
+        })
+}
+
+fn render(announcements: &Announcements) -> Result<String, AnnounceError> {
+    Renderer::new(70).unwrap().render(announcements)
+}
+
+fn assert_bird_takes(text: &str) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let output =
+        Command::new("bird").arg("-p").arg("-c").arg(file.path()).output().expect("bird2 is installed");
+    assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_peers_does_not_show(
+        (announcements, peers) in announcements().prop_flat_map(|announcements| {
+            let peers = Just(announcements.peers.clone()).prop_shuffle();
+            (Just(announcements), peers)
+        })
+    ) {
+        let shuffled = Announcements { peers, ..announcements.clone() };
+        prop_assert_eq!(render(&announcements).unwrap(), render(&shuffled).unwrap());
+    }
+
+    #[test]
+    fn every_address_and_prefix_stands_in_the_text(announcements in announcements()) {
+        let text = render(&announcements).unwrap();
+        let words: BTreeSet<&str> = text.split([' ', '\n', ',', ';']).collect();
+        for summary in &announcements.summaries {
+            let (own, announced) = (format!("{summary}+"), summary.to_string());
+            prop_assert!(words.contains(own.as_str()) && words.contains(announced.as_str()));
+        }
+        for address in &announcements.anycast {
+            prop_assert!(words.contains(IpNet::from(*address).to_string().as_str()));
+        }
+        for peer in &announcements.peers {
+            let neighbor = format!("neighbor {} as {};", peer.address, peer.asn);
+            prop_assert!(text.contains(&neighbor), "{neighbor}");
+            let protocol = format!("protocol bgp '{}' {{", protocol_name(&peer.name));
+            prop_assert!(text.contains(&protocol), "{protocol}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_rendered_as_it_is_or_refused(name in any::<String>()) {
+        let one = Announcements {
+            asn: 64512,
+            router_id: Ipv4Addr::new(192, 0, 2, 1),
+            peers: vec![Peer { name: name.clone(), address: Ipv4Addr::new(192, 0, 2, 254).into(), asn: 1 }],
+            summaries: BTreeSet::new(),
+            anycast: BTreeSet::new(),
+        };
+        let harmless = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        prop_assert!(harmless || render(&one).is_err(), "{name:?}");
+    }
+}
+
+proptest! {
+    // Each case is a process.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn bird_takes_whatever_is_rendered(announcements in announcements()) {
+        assert_bird_takes(&render(&announcements).unwrap());
+    }
+}
+
+#[test]
+fn a_thousand_addresses_and_64_peers_are_taken() {
+    let peer = |n: u16| Peer {
+        name: format!("tor{n}"),
+        address: Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, n).into(),
+        asn: 64500,
+    };
+    let anycast = |n: u16| IpAddr::from([0x2001, 0xdb8, 0xa, 0, 0, 0, 0, n]);
+    assert_bird_takes(
+        &render(&Announcements {
+            asn: 64512,
+            router_id: Ipv4Addr::new(192, 0, 2, 1),
+            peers: (1..=64).map(peer).collect(),
+            summaries: ["2001:db8:1::/64".parse().unwrap()].into(),
+            anycast: (1..=1_000).map(anycast).collect(),
+        })
+        .unwrap(),
+    );
+}
+
+#[test]
+fn what_must_not_be_announced_is_refused_with_every_reason() {
+    let peer = |name: &str, address: &str| Peer {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        asn: 64500,
+    };
+    let good = Announcements {
+        asn: 64512,
+        router_id: Ipv4Addr::new(192, 0, 2, 1),
+        peers: vec![peer("tor", "192.0.2.254")],
+        summaries: ["10.0.1.0/24".parse().unwrap()].into(),
+        anycast: ["198.51.100.53".parse().unwrap()].into(),
+    };
+    assert!(render(&good).is_ok());
+    let with_peers = |peers: Vec<Peer>| Announcements { peers, ..good.clone() };
+    let with_summary =
+        |summary: &str| Announcements { summaries: [summary.parse().unwrap()].into(), ..good.clone() };
+    let with_anycast =
+        |address: &str| Announcements { anycast: [address.parse().unwrap()].into(), ..good.clone() };
+    for (bad, expected) in [
+        (Announcements { asn: 0, ..good.clone() }, "the local AS number is 0"),
+        (Announcements { router_id: Ipv4Addr::UNSPECIFIED, ..good.clone() }, "the router id is 0.0.0.0"),
+        (with_peers(vec![peer("a'; }", "192.0.2.254")]), "the peer name is \"a'; }\", expected a letter"),
+        (with_peers(vec![peer("", "192.0.2.254")]), "the peer name is \"\""),
+        (with_peers(vec![peer("a", "192.0.2.2"), peer("a", "192.0.2.3")]), "two peers have the name \"a\""),
+        (with_peers(vec![peer("a", "192.0.2.2"), peer("b", "192.0.2.2")]), "the address 192.0.2.2"),
+        (with_peers(vec![peer("a", "fe80::1")]), "the address fe80::1 is link-local"),
+        (with_peers(vec![peer("a", "127.0.0.1")]), "the address 127.0.0.1 is loopback"),
+        (with_summary("0.0.0.0/0"), "the summary 0.0.0.0/0 is the default route"),
+        (with_summary("10.0.1.1/24"), "bits set beyond its length, expected 10.0.1.0/24"),
+        (with_summary("fe80::/64"), "the summary fe80::/64 is link-local"),
+        (with_anycast("224.0.0.1"), "the anycast address 224.0.0.1 is multicast"),
+        (with_anycast("::ffff:192.0.2.1"), "is an embedded IPv4 address"),
+    ] {
+        let error = render(&bad).unwrap_err();
+        assert!(matches!(error, AnnounceError::Invalid(_)), "{error:?}");
+        assert!(error.to_string().contains(expected), "{error}\nexpected: {expected}");
+    }
+    let twice = Announcements { asn: 0, ..with_anycast("::1") };
+    let error = render(&twice).unwrap_err().to_string();
+    assert!(error.contains("AS number is 0") && error.contains("::1 is loopback"), "{error}");
+}
+
+#[test]
+fn a_route_protocol_that_others_use_is_refused() {
+    for number in [0, 2, 3, 4, 12] {
+        assert!(matches!(Renderer::new(number), Err(AnnounceError::Invalid(_))), "{number}");
+    }
+}
