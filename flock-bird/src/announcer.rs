@@ -104,7 +104,8 @@ impl BirdAnnouncer {
         let nothing = Wanted { generation: 0, text: Arc::from("") };
         let (to_task, wanted) = watch::channel(nothing.clone());
         let status = Arc::new(watch::Sender::new(Status::Idle));
-        let task = runtime.spawn(task::run(target, wanted, Arc::clone(&status), config.debounce));
+        let settled = task::SettledAtEnd(Arc::clone(&status));
+        let task = runtime.spawn(task::run(target, wanted, settled, config.debounce));
         Ok(Self {
             renderer,
             handed: Mutex::new(Handed { last: nothing, silent: Vec::new(), to_task: Some(to_task) }),
@@ -159,6 +160,7 @@ impl RouteAnnouncer for BirdAnnouncer {
         // The status first: the task may be done before this function is.
         self.status.send_replace(Status::Pending { generation: next.generation });
         if to_task.send(next.clone()).is_err() {
+            self.status.send_replace(Status::Failed { generation: next.generation, error: ended() });
             return Err(ended());
         }
         handed.last = next;

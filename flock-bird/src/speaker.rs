@@ -135,3 +135,6 @@ async fn blocking<T: Send + 'static>(
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

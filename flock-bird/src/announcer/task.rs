@@ -8,7 +8,7 @@ use flock_core::retry::Retry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Status, Wanted};
+use super::{Status, Wanted, ended};
 use crate::debounce::{Backoff, Debounce};
 use crate::speaker::Target;
 
@@ -16,7 +16,7 @@ use crate::speaker::Target;
 pub(super) async fn run(
     mut target: impl Target,
     mut wanted: watch::Receiver<Wanted>,
-    status: Arc<watch::Sender<Status>>,
+    status: SettledAtEnd,
     window: Duration,
 ) {
     let mut debounce = Debounce::new(window);
@@ -48,7 +48,7 @@ pub(super) async fn run(
             Err(error) if error.retry() == Retry::Later => Some(Instant::now() + backoff.pause()),
             Err(_) => None,
         };
-        status.send_if_modified(|status| settle(status, generation, outcome));
+        status.0.send_if_modified(|status| settle(status, generation, outcome));
         if last {
             return;
         }
@@ -66,6 +66,19 @@ fn settle(status: &mut Status, generation: u64, outcome: Result<(), AnnounceErro
         *status = next;
     }
     changed
+}
+
+/// Nobody waits for ever on a task that was aborted, even before it ran, or has panicked.
+#[derive(Debug)]
+pub(super) struct SettledAtEnd(pub(super) Arc<watch::Sender<Status>>);
+
+impl Drop for SettledAtEnd {
+    fn drop(&mut self) {
+        self.0.send_if_modified(|status| match status {
+            &mut Status::Pending { generation } => settle(status, generation, Err(ended())),
+            _ => false,
+        });
+    }
 }
 
 /// Says each thing once, however often it is tried again.

@@ -185,6 +185,7 @@ async fn dropping_ends_the_task() {
     let mut status = announcer.status();
     drop(announcer);
     while status.changed().await.is_ok() {}
+    assert_eq!(*status.borrow(), Status::Failed { generation: 1, error: ended() }, "nobody waits for ever");
     assert_eq!(Arc::strong_count(&recorder.applied), 1, "the task's copy is gone");
 }
 

@@ -27,6 +27,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct Lab {
     pub(crate) node: Namespace,
     pub(crate) router: Bird,
+    kind: Router,
     pub(crate) directory: TempDir,
     _router_namespace: Namespace,
 }
@@ -34,6 +35,11 @@ pub(crate) struct Lab {
 impl Lab {
     /// A lab whose router announces `routes` to the node.
     pub(crate) fn new(routes: &[&str]) -> Self {
+        Self::with_router(Router { asn: 64500, options: "" }, routes)
+    }
+
+    /// A lab with a router of another kind.
+    pub(crate) fn with_router(kind: Router, routes: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (node, router_namespace) = (Namespace::new(), Namespace::new());
         node.ip(&format!("link add up0 type veth peer name down0 netns {}", router_namespace.pid()));
@@ -44,9 +50,9 @@ impl Lab {
         router_namespace.ip("addr add 2001:db8:ffff::1/64 dev down0 nodad");
         router_namespace.ip("link set down0 up");
         let path = directory.path().join("router.conf");
-        fs::write(&path, router_config(routes)).unwrap();
+        fs::write(&path, kind.config(routes)).unwrap();
         let router = Bird::start(&router_namespace, &path, &[]);
-        Self { node, router, directory, _router_namespace: router_namespace }
+        Self { node, router, kind, directory, _router_namespace: router_namespace }
     }
 
     /// What the node's announcer is told of its BIRD.
@@ -81,7 +87,7 @@ impl Lab {
 
     /// Changes what the router announces.
     pub(crate) async fn router_announces(&self, routes: &[&str]) {
-        fs::write(self.directory.path().join("router.conf"), router_config(routes)).unwrap();
+        fs::write(self.directory.path().join("router.conf"), self.kind.config(routes)).unwrap();
         assert!(self.router.ask("configure").await.is_success());
     }
 
@@ -97,31 +103,39 @@ impl Lab {
     }
 }
 
-/// Announces whatever is asked for, and takes whatever it is sent.
-fn router_config(routes: &[&str]) -> String {
-    let of = |v6: bool| {
-        let chosen = routes.iter().filter(|route| route.contains(':') == v6);
-        chosen.map(|route| format!("route {route} blackhole; ")).collect::<String>()
-    };
-    let session = "connect delay time 1; connect retry time 1; error wait time 1, 2";
-    format!(
-        "log stderr all;
-router id 192.0.2.254;
-protocol device {{}}
-protocol static static4 {{ ipv4; {v4} }}
-protocol static static6 {{ ipv6; {v6} }}
-protocol bgp node4 {{
-  local as 64500; neighbor 192.0.2.1 as 64512; {session};
-  ipv4 {{ import all; export where source = RTS_STATIC; }};
-}}
-protocol bgp node6 {{
-  local as 64500; neighbor 2001:db8:ffff::2 as 64512; {session};
-  ipv6 {{ import all; export where source = RTS_STATIC; }};
-}}
-",
-        v4 = of(false),
-        v6 = of(true),
-    )
+/// What is special about a router. Each one announces whatever is asked for, and takes whatever it
+/// is sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Router {
+    pub(crate) asn: u32,
+    /// Of its sessions.
+    pub(crate) options: &'static str,
+}
+
+impl Router {
+    fn config(self, routes: &[&str]) -> String {
+        let of = |v6: bool| {
+            let chosen = routes.iter().filter(|route| route.contains(':') == v6);
+            chosen.map(|route| format!("route {route} blackhole; ")).collect::<String>()
+        };
+        let session = |name: &str, neighbor: &str, family: &str| {
+            format!(
+                "protocol bgp {name} {{ local as {}; neighbor {neighbor} as 64512; connect delay time 1;
+  connect retry time 1; error wait time 1, 2; {}
+  {family} {{ import all; export where source = RTS_STATIC; }}; }}\n",
+                self.asn, self.options
+            )
+        };
+        "log stderr all;\nrouter id 192.0.2.254;\nprotocol device {}\nprotocol direct { ipv4; ipv6; }\n"
+            .to_owned()
+            + &format!(
+                "protocol static {{ ipv4; {} }}\nprotocol static {{ ipv6; {} }}\n",
+                of(false),
+                of(true)
+            )
+            + &session("node4", "192.0.2.1", "ipv4")
+            + &session("node6", "2001:db8:ffff::2", "ipv6")
+    }
 }
 
 /// What a node with a prefix of each family wants, and `anycast`.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use flock_bird::BirdAnnouncer;
 use flock_core::announcer::RouteAnnouncer as _;
 
-use crate::lab::{Lab, eventually, wanted};
+use crate::lab::{Lab, Router, eventually, wanted};
 
 #[tokio::test]
 async fn exactly_flocks_own_routes_are_announced_and_sessions_stay() {
@@ -55,6 +56,53 @@ async fn exactly_flocks_own_routes_are_announced_and_sessions_stay() {
 
     let after = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await);
     assert_eq!(after, before, "a session was reset");
+}
+
+#[tokio::test]
+async fn anycast_changes_leave_the_session_with_a_peer_that_knows_no_route_refresh() {
+    let lab = Lab::with_router(Router { asn: 64500, options: "enable route refresh off;" }, &[]);
+    let (announcer, bird) = lab.announcing(&wanted(&[])).await;
+    let before = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await);
+    lab.node.ip("route add 198.51.100.53/32 dev lo proto 70");
+    lab.node.ip("-6 route add 2001:db8:a::53/128 dev lo proto 70");
+    for _ in 0..2 {
+        announcer.sync(&wanted(&["198.51.100.53", "2001:db8:a::53"])).await.unwrap();
+        lab.router_has(&["198.51.100.53/32", "2001:db8:a::53/128"]).await;
+        announcer.sync(&wanted(&[])).await.unwrap();
+        lab.router_has(&[]).await;
+    }
+    let after = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await);
+    assert_eq!(after, before, "a session was reset");
+}
+
+#[tokio::test]
+async fn an_announcer_that_is_started_again_changes_nothing() {
+    let lab = Lab::new(&[]);
+    lab.node.ip("route add blackhole 10.0.1.0/24 proto 70");
+    let (announcer, bird) = lab.announcing(&wanted(&[])).await;
+    lab.router_has(&["10.0.1.0/24"]).await;
+    let written = || std::fs::metadata(lab.config().config_path).unwrap().modified().unwrap();
+    let before = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await, written());
+    drop(announcer);
+    let announcer = BirdAnnouncer::start(&lab.config()).unwrap();
+    announcer.sync(&wanted(&[])).await.unwrap();
+    announcer.applied().await.unwrap();
+    lab.router_has(&["10.0.1.0/24"]).await;
+    let after = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await, written());
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
+async fn internal_peers_exchange_routes_too() {
+    let lab = Lab::with_router(Router { asn: 64512, options: "" }, &["203.0.113.0/24"]);
+    lab.node.ip("route add blackhole 10.0.1.0/24 proto 70");
+    lab.node.ip("-6 route add 2001:db8:a::53/128 dev lo proto 70");
+    let mut internal = wanted(&["2001:db8:a::53"]);
+    internal.peers.iter_mut().for_each(|peer| peer.asn = 64512);
+    let (_announcer, _bird) = lab.announcing(&internal).await;
+    lab.router_has(&["10.0.1.0/24", "2001:db8:a::53/128"]).await;
+    let expected = BTreeSet::from(["203.0.113.0/24".to_owned()]);
+    eventually("its route is in the kernel", async || lab.node.routes_by_bird() == expected).await;
 }
 
 #[tokio::test]
