@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use flock_bird::render::{Renderer, protocol_name};
 use flock_core::announcer::{AnnounceError, Announcements};
@@ -65,7 +66,8 @@ fn announcements() -> impl Strategy<Value = Announcements> {
 }
 
 fn render(announcements: &Announcements) -> Result<String, AnnounceError> {
-    Renderer::new(70).unwrap().render(announcements)
+    static RENDERER: LazyLock<Renderer> = LazyLock::new(|| Renderer::new(70).unwrap());
+    RENDERER.render(announcements)
 }
 
 fn assert_bird_takes(text: &str) {

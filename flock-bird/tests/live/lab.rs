@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
 use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -210,6 +211,7 @@ impl Namespace {
 /// A running BIRD.
 pub(crate) struct Bird {
     process: Killed,
+    log: PathBuf,
     client: Client,
 }
 
@@ -217,6 +219,7 @@ impl Bird {
     /// Starts `bird -c config`; its socket has the file's name with another extension.
     pub(crate) fn start(namespace: &Namespace, config: &Path, options: &[&str]) -> Self {
         let socket = config.with_extension("ctl");
+        let log = config.with_extension("log");
         let process = namespace
             .command("bird")
             .arg("-f")
@@ -225,9 +228,10 @@ impl Bird {
             .arg("-s")
             .arg(&socket)
             .args(options)
+            .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { process: Killed(process), client: Client::new(socket, Duration::from_secs(5)) }
+        Self { process: Killed(process), log, client: Client::new(socket, Duration::from_secs(5)) }
     }
 
     pub(crate) async fn ask(&self, command: &str) -> Reply {
@@ -264,9 +268,34 @@ impl Bird {
         first_words.filter_map(|word| word.parse().ok()).collect()
     }
 
+    /// Whom it has sessions with, or tries to.
+    pub(crate) async fn neighbors(&self) -> BTreeSet<IpAddr> {
+        let reply = self.ask("show protocols all").await;
+        let values = reply.lines().filter_map(|line| line.text.trim().strip_prefix("Neighbor address:"));
+        values.map(|value| value.trim().parse().unwrap()).collect()
+    }
+
+    /// How often it has taken a configuration while it ran.
+    pub(crate) fn reconfigurations(&self) -> usize {
+        self.said().matches("<INFO> Reconfigured").count()
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(self) {
-        drop(self.process);
+        drop(self);
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Bird {
+    fn drop(&mut self) {
+        self.process.end();
+        if std::thread::panicking() {
+            eprintln!("BIRD said in {}:\n{}", self.log.display(), self.said());
+        }
     }
 }
 
@@ -292,9 +321,15 @@ fn bound_to_test(program: &str) -> Command {
 
 struct Killed(Child);
 
-impl Drop for Killed {
-    fn drop(&mut self) {
+impl Killed {
+    fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.end();
     }
 }
