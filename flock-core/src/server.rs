@@ -235,3 +235,37 @@ fn span(request: &Request) -> Span {
         pod = pod.map(tracing::field::display),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Never;
+
+    #[async_trait]
+    impl Service for Never {
+        async fn call(&self, _request: Request) -> Response {
+            panic!("a refused client reached the service")
+        }
+    }
+
+    #[tokio::test]
+    async fn only_root_and_the_own_user_are_admitted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flock.sock");
+        let mut server = Server::bind(&path).unwrap();
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(server.admitted, [0, own]);
+        // As if this test were another user.
+        server.admitted = vec![own + 1];
+        let server = tokio::spawn(server.run(Arc::new(Never), std::future::pending()));
+        let stream = UnixStream::connect(&path).await.unwrap();
+        let json = frame::read_async(stream).await.unwrap();
+        let Response::Error(error) = Response::from_json(&json).unwrap() else { panic!("not refused") };
+        assert_eq!(error.code, Code::DENIED);
+        let expected = format!("the request comes from user {own}, expected root or the agent's own user");
+        assert_eq!(error.msg, expected);
+        server.abort();
+    }
+}
