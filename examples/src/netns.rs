@@ -1,6 +1,6 @@
 //! Network namespaces, the links between them, and pings through them.
 
-use std::net::IpAddr;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -71,8 +71,9 @@ impl Netns {
         run(self.command("sh").args(["-c", script])).map(drop)
     }
 
-    /// One echo request (RFC 792, RFC 4443), without a second try.
-    pub fn ping(&self, target: IpAddr, limit: Duration) -> Result<Reply> {
+    /// One echo request (RFC 792, RFC 4443), without a second try. `target` is an
+    /// address, with its interface where it is link-local (`fe80::1%eth0`).
+    pub fn ping(&self, target: impl fmt::Display, limit: Duration) -> Result<Reply> {
         let mut command = self.command("ping");
         command.args(["-n", "-c", "1", "-W", &format!("{:.3}", limit.as_secs_f64()), &target.to_string()]);
         let output = output(&mut command)?;
@@ -93,9 +94,9 @@ impl Netns {
     }
 
     /// Pings until the first answer, for a target that is still being announced.
-    pub fn reach(&self, target: IpAddr, limit: Duration) -> Result<()> {
+    pub fn reach(&self, target: impl fmt::Display, limit: Duration) -> Result<()> {
         until(&format!("an answer from {target} to {}", self.name), limit, || {
-            Ok(match self.ping(target, Duration::from_millis(500))? {
+            Ok(match self.ping(&target, Duration::from_millis(500))? {
                 Reply::After(_) => Probe::Done(()),
                 Reply::None => Probe::Waiting("no answer".to_owned()),
             })
@@ -103,8 +104,8 @@ impl Netns {
     }
 
     /// The round-trip time of [`ping`](Self::ping); no answer is an error.
-    pub fn must_ping(&self, target: IpAddr, limit: Duration) -> Result<Duration> {
-        match self.ping(target, limit)? {
+    pub fn must_ping(&self, target: impl fmt::Display, limit: Duration) -> Result<Duration> {
+        match self.ping(&target, limit)? {
             Reply::After(time) => Ok(time),
             Reply::None => Err(LabError::Unexpected(format!(
                 "{} got no answer from {target} within {limit:?}",
@@ -178,9 +179,9 @@ mod tests {
             }
             let second = Duration::from_secs(1);
             for target in ["2001:db8::2", "192.0.2.2"] {
-                left.must_ping(target.parse().unwrap(), second)?;
+                left.must_ping(target, second)?;
             }
-            let nobody = left.ping("192.0.2.3".parse().unwrap(), Duration::from_millis(50))?;
+            let nobody = left.ping("192.0.2.3", Duration::from_millis(50))?;
             assert_eq!(nobody, Reply::None);
             Ok(())
         })

@@ -43,7 +43,7 @@ fn the_router_takes_the_routes_it_should_and_no_others() -> Result<()> {
         assert!(!prefixes.contains("2001:db8:bad::/64"), "{routes}");
         assert_eq!(fabric.router.next_hops("2001:db8:1::7".parse().unwrap())?, Vec::<String>::new());
         assert_eq!(fabric.router.next_hop("2001:db8:1::7".parse().unwrap())?, "node1");
-        node.netns.reach(fabric.router.ipv6.into(), LIMIT)?;
+        node.netns.reach(fabric.router.ipv6, LIMIT)?;
         Ok(())
     })
 }

@@ -1,0 +1,61 @@
+# The few commands that a developer needs. `make` alone lists them.
+#
+#   KEEP=1     make demo: leave the lab standing and say how to look around in it
+#   PROFILE=…  the cargo profile of everything but the plugin, default dev: a cold
+#              build takes a third of the time of a release build, and what is
+#              measured (make bench) is built with the release profile
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PROFILE ?= dev
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+PROFILE_DIR = $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+# The programs that demo, tests and benchmark run; read by the examples package.
+export FLOCK_PLUGIN = $(TARGET_DIR)/$(HOST)/plugin/flock
+export FLOCK_AGENT = $(TARGET_DIR)/$(PROFILE_DIR)/flock-agent
+
+.PHONY: help
+help: ## list these commands
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## show the main job on this machine: two nodes, a router, pods (KEEP=1 leaves it standing)
+	@.ci/install demo
+	@$(MAKE) build
+	@cargo build --quiet --profile $(PROFILE) -p flock-examples --example demo
+	@$(TARGET_DIR)/$(PROFILE_DIR)/examples/demo $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: test
+test: ## run everything that is tested
+	@.ci/install test
+	@$(MAKE) build
+	@cargo build --profile $(PROFILE) -p flock-examples --examples
+	@.ci/test --cargo-profile $(PROFILE)
+
+.PHONY: lint
+lint: ## formatting, clippy, rustdoc, licences and advisories, the dependency fence
+	@.ci/install lint
+	@.ci/lint
+
+.PHONY: bench
+bench: ## measure ADD and DEL against other plugins (release build)
+	@.ci/install test
+	@$(MAKE) build PROFILE=release
+	@cargo build --release -p flock-examples --examples
+	@FLOCK_AGENT=$(TARGET_DIR)/release/flock-agent $(TARGET_DIR)/release/examples/bench
+
+.PHONY: build
+build: plugin agent ## build the plugin (static) and the agent
+
+.PHONY: plugin
+plugin:
+	@cargo rustc --quiet -p flock-bin --no-default-features --bin flock --profile plugin --target $(HOST) -- -C target-feature=+crt-static
+
+.PHONY: agent
+agent:
+	@cargo build --profile $(PROFILE) -p flock-bin --bin flock-agent
