@@ -15,6 +15,11 @@ pub fn agent() -> Result<PathBuf> {
     find("FLOCK_AGENT", "flock-agent")
 }
 
+/// An example of this package, built with the program that asks.
+pub fn example(name: &str) -> Result<PathBuf> {
+    built(&format!("examples/{name}"))
+}
+
 fn find(variable: &str, name: &str) -> Result<PathBuf> {
     let path = match env::var_os(variable) {
         Some(path) => PathBuf::from(path),
