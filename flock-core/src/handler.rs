@@ -28,6 +28,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -112,6 +113,8 @@ pub struct Handler {
     /// Held while the announced set is worked out and handed over, so that of two
     /// changes the later one is handed over last.
     announcing: tokio::sync::Mutex<()>,
+    /// Whether the last attempt at that failed.
+    announcements_due: AtomicBool,
 }
 
 /// What the node is at the moment.
@@ -132,6 +135,7 @@ impl Handler {
             doomed: Mutex::default(),
             reaper_wakes: Notify::new(),
             announcing: tokio::sync::Mutex::new(()),
+            announcements_due: AtomicBool::new(false),
         }
     }
 
@@ -149,11 +153,14 @@ impl Handler {
     }
 
     /// Makes the kernel's anycast routes and the announcements equal to what the
-    /// committed records say. A failure must not fail the pod: the announcer goes on
-    /// trying by itself, and the next change says everything again.
+    /// committed records say. A failure must not fail the pod: the reaper says
+    /// everything again until it succeeds.
     async fn announce(&self, change: Change) {
-        if let Err(error) = self.try_announce(change).await {
-            tracing::warn!(%error, "announcements are not up to date");
+        let done = self.try_announce(change).await;
+        self.announcements_due.store(done.is_err(), Ordering::Relaxed);
+        if let Err(error) = done {
+            tracing::warn!(%error, "announcements are not up to date; trying again");
+            self.reaper_wakes.notify_one();
         }
     }
 

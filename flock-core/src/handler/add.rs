@@ -48,9 +48,6 @@ impl Handler {
             return Ok(Some(record));
         }
         self.teardown(&record).await?;
-        if !record.anycast.is_empty() {
-            self.announce(Change::Loss).await;
-        }
         Ok(None)
     }
 

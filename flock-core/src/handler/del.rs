@@ -16,35 +16,30 @@ impl Handler {
             // Addresses without a record are those of an ADD that was cut off.
             return Ok(self.backends.ipam.release(&call.key).await?);
         };
-        let serves_anycast = attachment.state == AttachmentState::Committed && !attachment.anycast.is_empty();
-        let marked = self.mark(&mut attachment).await;
-        if marked && serves_anycast {
-            self.announce(Change::Loss).await;
+        if !self.mark(&mut attachment).await || !self.detach(&attachment).await {
+            return self.teardown(&attachment).await;
         }
-        if marked && self.detach(&attachment).await {
-            self.doom(attachment);
-            return Ok(());
-        }
-        self.teardown(&attachment).await?;
-        if serves_anycast {
-            self.announce(Change::Loss).await;
-        }
+        self.doom(attachment);
         Ok(())
     }
 
     /// Whether the record now says that the attachment is being deleted. Where it
-    /// can't (a full disk), everything is taken away at once instead: forgetting a
-    /// record needs no space.
+    /// can't (a full disk), everything is to be taken away at once instead: forgetting
+    /// a record needs no space.
     async fn mark(&self, attachment: &mut Attachment) -> bool {
         if attachment.state == AttachmentState::Deleting {
             return true;
         }
-        attachment.state = AttachmentState::Deleting;
-        let written = self.backends.store.put(attachment).await;
-        if let Err(error) = &written {
+        let deleting = Attachment { state: AttachmentState::Deleting, ..attachment.clone() };
+        if let Err(error) = self.backends.store.put(&deleting).await {
             tracing::warn!(%error, "the record can't be marked as deleting; deleting at once");
+            return false;
         }
-        written.is_ok()
+        let was = std::mem::replace(attachment, deleting);
+        if was.state == AttachmentState::Committed && !was.anycast.is_empty() {
+            self.announce(Change::Loss).await;
+        }
+        true
     }
 
     /// Whether nothing reaches the container any more.

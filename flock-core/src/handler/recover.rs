@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{Drift, Link};
 use crate::handler::{Change, Handler, HandlerError, Node};
-use crate::ipam::LeaseOwner;
+use crate::ipam::{IpamError, LeaseOwner};
 
 /// What [`Handler::recover`] found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,8 +76,12 @@ impl Handler {
         // Complete attachments first: if two records name one address, the running pod keeps it.
         for record in committed.iter().chain(&unfinished) {
             let owner = LeaseOwner { key: record.key.clone(), pod: record.pod.clone() };
-            if let Err(error) = self.backends.ipam.restore(&owner, record.addresses).await {
-                tracing::error!(%error, attachment = %record.key, "two records name one address");
+            match self.backends.ipam.restore(&owner, record.addresses).await {
+                Err(error @ IpamError::Taken { .. }) => {
+                    tracing::error!(%error, attachment = %record.key, "two records name one address");
+                }
+                // An address that is not held would be given to somebody else.
+                restored => restored?,
             }
         }
         for record in &unfinished {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 
-use crate::attachment::{Attachment, AttachmentKey};
+use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::Link;
 use crate::handler::locks::KeyGuard;
-use crate::handler::{Handler, HandlerError};
+use crate::handler::{Change, Handler, HandlerError};
 
 impl Handler {
     /// Removes links in batches, then forgets the records, then releases the
@@ -33,12 +34,13 @@ impl Handler {
         }
     }
 
-    /// Takes away once what is waiting to be taken away. Returns how much could not
-    /// be, and is still waiting.
+    /// Takes away once what is waiting to be taken away, and says again what could not
+    /// be announced. Returns how much of that is still to be done.
     pub async fn reap(&self) -> usize {
         let waiting: Vec<Attachment> = self.doomed().values().cloned().collect();
         self.reap_now(waiting).await;
-        self.doomed().len()
+        self.announce_if_due().await;
+        self.doomed().len() + usize::from(self.announcements_due.load(Ordering::Relaxed))
     }
 
     /// Leaves `attachment` to the reaper.
@@ -74,7 +76,7 @@ impl Handler {
             return;
         }
         for (attachment, guard) in held {
-            if let Err(error) = self.forget(&attachment.key).await {
+            if let Err(error) = self.forget(&attachment).await {
                 tracing::warn!(%error, attachment = %attachment.key, "can't forget the attachment; trying again");
             }
             drop(guard);
@@ -95,17 +97,29 @@ impl Handler {
     async fn try_teardown(&self, attachment: &Attachment) -> Result<(), HandlerError> {
         self.backends.dataplane.detach(attachment).await?;
         self.backends.dataplane.reap(&[Link::of(attachment)]).await?;
-        self.forget(&attachment.key).await
+        self.forget(attachment).await?;
+        self.announce_if_due().await;
+        Ok(())
     }
 
     /// The last steps, once the link is gone. The record goes first: an address that
     /// is free while a record still names it could be given out, and be found with two
     /// owners after a crash.
-    async fn forget(&self, key: &AttachmentKey) -> Result<(), HandlerError> {
-        self.backends.store.delete(key).await?;
-        self.backends.ipam.release(key).await?;
-        self.doomed().remove(key);
+    async fn forget(&self, attachment: &Attachment) -> Result<(), HandlerError> {
+        self.backends.store.delete(&attachment.key).await?;
+        if attachment.state == AttachmentState::Committed && !attachment.anycast.is_empty() {
+            // It was never marked as deleting, so its addresses have not been withdrawn.
+            self.announcements_due.store(true, Ordering::Relaxed);
+        }
+        self.backends.ipam.release(&attachment.key).await?;
+        self.doomed().remove(&attachment.key);
         Ok(())
+    }
+
+    async fn announce_if_due(&self) {
+        if self.announcements_due.load(Ordering::Relaxed) {
+            self.announce(Change::Loss).await;
+        }
     }
 
     fn doomed(&self) -> std::sync::MutexGuard<'_, BTreeMap<AttachmentKey, Attachment>> {

@@ -1,0 +1,208 @@
+//! Backends that fail on the n-th call: wrappers around real ones that share one
+//! count of calls.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
+use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
+use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Link, NodeFacts};
+use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
+use flock_core::store::{Store, StoreError};
+use ipnet::IpNet;
+
+/// Which calls fail. Calls are counted over all wrappers together.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    calls: AtomicUsize,
+    failing: Mutex<BTreeSet<usize>>,
+    off: AtomicBool,
+    log: Mutex<Vec<&'static str>>,
+}
+
+impl Faults {
+    pub(crate) fn failing(calls: impl IntoIterator<Item = usize>) -> Arc<Self> {
+        Arc::new(Self { failing: Mutex::new(calls.into_iter().collect()), ..Self::default() })
+    }
+
+    /// From now on nothing fails.
+    pub(crate) fn stop(&self) {
+        self.off.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// The names of the calls so far.
+    pub(crate) fn log(&self) -> Vec<&'static str> {
+        self.log.lock().unwrap().clone()
+    }
+
+    fn fails(&self, name: &'static str) -> bool {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        self.log.lock().unwrap().push(name);
+        !self.off.load(Ordering::Relaxed) && self.failing.lock().unwrap().contains(&call)
+    }
+}
+
+/// A backend whose calls are counted and may fail.
+#[derive(Debug)]
+pub(crate) struct Faulty<T> {
+    pub(crate) inner: Arc<T>,
+    pub(crate) faults: Arc<Faults>,
+}
+
+impl<T> Faulty<T> {
+    pub(crate) fn wrap(inner: &Arc<T>, faults: &Arc<Faults>) -> Arc<Self> {
+        Arc::new(Self { inner: Arc::clone(inner), faults: Arc::clone(faults) })
+    }
+}
+
+const INJECTED: &str = "injected";
+
+#[async_trait]
+impl<T: Ipam> Ipam for Faulty<T> {
+    async fn allocate(&self, owner: &LeaseOwner, request: &AddressRequest) -> Result<Addresses, IpamError> {
+        if self.faults.fails("ipam.allocate") {
+            return Err(IpamError::Backend(INJECTED.into()));
+        }
+        self.inner.allocate(owner, request).await
+    }
+
+    async fn restore(&self, owner: &LeaseOwner, addresses: Addresses) -> Result<(), IpamError> {
+        if self.faults.fails("ipam.restore") {
+            return Err(IpamError::Backend(INJECTED.into()));
+        }
+        self.inner.restore(owner, addresses).await
+    }
+
+    async fn release(&self, owner: &AttachmentKey) -> Result<(), IpamError> {
+        if self.faults.fails("ipam.release") {
+            return Err(IpamError::Backend(INJECTED.into()));
+        }
+        self.inner.release(owner).await
+    }
+
+    async fn configure(&self, cidrs: NodeCidrs, own: &[IpAddr]) -> Result<(), IpamError> {
+        if self.faults.fails("ipam.configure") {
+            return Err(IpamError::Backend(INJECTED.into()));
+        }
+        self.inner.configure(cidrs, own).await
+    }
+
+    async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
+        self.inner.usage().await
+    }
+}
+
+#[async_trait]
+impl<T: Store> Store for Faulty<T> {
+    async fn put(&self, attachment: &Attachment) -> Result<(), StoreError> {
+        if self.faults.fails("store.put") {
+            return Err(StoreError::Backend(INJECTED.into()));
+        }
+        self.inner.put(attachment).await
+    }
+
+    async fn get(&self, key: &AttachmentKey) -> Result<Option<Attachment>, StoreError> {
+        if self.faults.fails("store.get") {
+            return Err(StoreError::Backend(INJECTED.into()));
+        }
+        self.inner.get(key).await
+    }
+
+    async fn delete(&self, key: &AttachmentKey) -> Result<(), StoreError> {
+        if self.faults.fails("store.delete") {
+            return Err(StoreError::Backend(INJECTED.into()));
+        }
+        self.inner.delete(key).await
+    }
+
+    async fn list(&self) -> Result<Vec<Attachment>, StoreError> {
+        if self.faults.fails("store.list") {
+            return Err(StoreError::Backend(INJECTED.into()));
+        }
+        self.inner.list().await
+    }
+}
+
+/// Changing calls fail after their effect, which the contract allows the dataplane.
+#[async_trait]
+impl<T: Dataplane> Dataplane for Faulty<T> {
+    async fn prepare(&self) -> Result<NodeFacts, DataplaneError> {
+        if self.faults.fails("dataplane.prepare") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.prepare().await
+    }
+
+    async fn identify(&self, path: &Path) -> Result<Netns, DataplaneError> {
+        if self.faults.fails("dataplane.identify") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.identify(path).await
+    }
+
+    async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        let failed = self.faults.fails("dataplane.attach");
+        self.inner.attach(attachment).await?;
+        if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }
+    }
+
+    async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        let failed = self.faults.fails("dataplane.detach");
+        self.inner.detach(attachment).await?;
+        if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }
+    }
+
+    async fn reap(&self, links: &[Link]) -> Result<(), DataplaneError> {
+        if self.faults.fails("dataplane.reap") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.reap(links).await
+    }
+
+    async fn check(&self, attachments: &[Attachment]) -> Result<Vec<Vec<Drift>>, DataplaneError> {
+        if self.faults.fails("dataplane.check") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.check(attachments).await
+    }
+
+    async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
+        if self.faults.fails("dataplane.list") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.list().await
+    }
+
+    async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
+        if self.faults.fails("dataplane.set_summaries") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.set_summaries(prefixes).await
+    }
+
+    async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
+        if self.faults.fails("dataplane.set_anycast") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.set_anycast(routes).await
+    }
+}
+
+#[async_trait]
+impl<T: RouteAnnouncer> RouteAnnouncer for Faulty<T> {
+    async fn sync(&self, wanted: &Announcements) -> Result<(), AnnounceError> {
+        if self.faults.fails("announcer.sync") {
+            return Err(AnnounceError::Backend(INJECTED.into()));
+        }
+        self.inner.sync(wanted).await
+    }
+}

@@ -1,0 +1,172 @@
+//! A node in memory: a handler on reference backends whose calls can fail, and what
+//! must hold of it at any time and at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flock_core::announcer::MemoryAnnouncer;
+use flock_core::attachment::{AttachmentKey, AttachmentState};
+use flock_core::clock::ManualClock;
+use flock_core::cni::{Args, Call, CniResult, NetworkConfig, Verb};
+use flock_core::dataplane::MemoryDataplane;
+use flock_core::handler::{Backends, Handler, HandlerError, Recovery, Settings};
+use flock_core::ipam::{Ipam, MemoryIpam};
+use flock_core::name::{ContainerId, InterfaceName, PodKey};
+use flock_core::node_config::NodeConfig;
+use flock_core::pods::FixedPods;
+use flock_core::store::{MemoryStore, Store};
+
+use crate::faults::{Faults, Faulty};
+
+/// 14 addresses of each family but one are for pods: small enough to run out.
+pub(crate) const NODE_CONFIG: &str = "
+apiVersion: flock.fritzlab.net/v1alpha1
+kind: NodeConfig
+metadata: {name: host001}
+spec:
+  cidr6: 2001:db8:1::/124
+  cidr4: 10.0.1.0/28
+  bgp: {asn: 64512, peers: [{name: tor1, address: 2001:db8:ffff::1, asn: 64500}]}
+";
+
+/// What survives a restart of the agent.
+pub(crate) struct World {
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) dataplane: Arc<MemoryDataplane>,
+    pub(crate) announcer: Arc<MemoryAnnouncer>,
+    pub(crate) clock: Arc<ManualClock>,
+}
+
+/// One life of the agent.
+pub(crate) struct Node {
+    pub(crate) handler: Handler,
+    pub(crate) ipam: Arc<MemoryIpam>,
+    pub(crate) faults: Arc<Faults>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let dataplane = Arc::new(MemoryDataplane::new());
+        for pod in 0..16 {
+            dataplane.add_namespace(namespace(pod));
+        }
+        Self {
+            store: Arc::new(MemoryStore::new()),
+            dataplane,
+            announcer: Arc::new(MemoryAnnouncer::new()),
+            clock: Arc::new(ManualClock::new()),
+        }
+    }
+
+    /// A new agent, not recovered yet.
+    pub(crate) fn node(&self, faults: Arc<Faults>) -> Node {
+        let ipam = Arc::new(MemoryIpam::new(self.clock.clone(), Duration::from_secs(30), 1));
+        let backends = Backends {
+            ipam: Faulty::wrap(&ipam, &faults),
+            store: Faulty::wrap(&self.store, &faults),
+            dataplane: Faulty::wrap(&self.dataplane, &faults),
+            announcer: Faulty::wrap(&self.announcer, &faults),
+            pods: Arc::new(FixedPods::default()),
+            clock: self.clock.clone(),
+        };
+        let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
+        Node { handler: Handler::new(backends, config, Settings::new("boot-1")), ipam, faults }
+    }
+
+    /// No address has two owners.
+    pub(crate) async fn assert_sound(&self) {
+        let records = self.store.list().await.unwrap();
+        let mut owners: BTreeMap<IpAddr, &AttachmentKey> = BTreeMap::new();
+        for record in records.iter().filter(|record| record.state == AttachmentState::Committed) {
+            assert!(!record.addresses.is_empty(), "{record:?}");
+            for address in record.addresses.iter() {
+                if let Some(other) = owners.insert(address, &record.key) {
+                    panic!("{address} belongs to {other} and {}", record.key);
+                }
+            }
+        }
+    }
+
+    /// Whose address it is, by the committed records.
+    pub(crate) async fn owner(&self, address: IpAddr) -> Option<AttachmentKey> {
+        let records = self.store.list().await.unwrap();
+        let committed = records.into_iter().filter(|record| record.state == AttachmentState::Committed);
+        let mut holders = committed.filter(|record| record.addresses.iter().any(|held| held == address));
+        holders.next().map(|record| record.key)
+    }
+
+    /// Nothing is left anywhere.
+    pub(crate) async fn assert_empty(&self, node: &Node) {
+        assert_eq!(self.store.list().await.unwrap(), [], "records");
+        assert_eq!(self.dataplane.links(), [], "links");
+        assert_eq!(self.dataplane.anycast(), BTreeMap::new(), "anycast routes");
+        assert_eq!(self.dataplane.routes(), BTreeSet::new(), "routes");
+        for usage in node.ipam.usage().await.unwrap() {
+            assert_eq!(usage.in_use, 0, "{}", usage.prefix);
+        }
+        if let Some(announced) = self.announcer.announced() {
+            assert_eq!(announced.anycast, BTreeSet::new(), "announced");
+        }
+    }
+}
+
+impl Node {
+    pub(crate) async fn add(&self, pod: u8, annotations: &[(&str, &str)]) -> Result<CniResult, HandlerError> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        self.handler.add(&call(Verb::Add, pod, annotations), deadline).await
+    }
+
+    pub(crate) async fn del(&self, pod: u8) -> Result<(), HandlerError> {
+        self.handler.del(&call(Verb::Del, pod, &[])).await
+    }
+
+    pub(crate) async fn check(&self, pod: u8) -> Result<(), HandlerError> {
+        self.handler.check(&call(Verb::Check, pod, &[])).await
+    }
+
+    pub(crate) async fn recover(&self) -> Result<Recovery, HandlerError> {
+        self.handler.recover().await
+    }
+
+    /// Deletes every pod and lets the reaper finish, with nothing failing any more.
+    pub(crate) async fn delete_all(&self) {
+        self.faults.stop();
+        for pod in 0..16 {
+            self.del(pod).await.unwrap();
+        }
+        assert_eq!(self.handler.reap().await, 0);
+    }
+}
+
+pub(crate) fn namespace(pod: u8) -> String {
+    format!("/run/netns/pod{pod}")
+}
+
+pub(crate) fn key(pod: u8) -> AttachmentKey {
+    AttachmentKey::new(
+        ContainerId::new(format!("container{pod}")).unwrap(),
+        InterfaceName::new("eth0").unwrap(),
+    )
+}
+
+pub(crate) fn call(verb: Verb, pod: u8, annotations: &[(&str, &str)]) -> Call {
+    let mut config =
+        NetworkConfig::parse(br#"{"cniVersion":"1.1.0","name":"flock","type":"flock"}"#).unwrap();
+    config.pod_annotations = Some(
+        annotations
+            .iter()
+            .map(|(key, value)| (format!("flock.fritzlab.net/{key}"), (*value).to_owned()))
+            .collect(),
+    );
+    let args = Args { pod: Some(PodKey::new("default", format!("pod{pod}")).unwrap()), ..Args::default() };
+    Call {
+        verb,
+        key: key(pod),
+        netns: Some(namespace(pod).into()),
+        args,
+        config,
+        remaining: Duration::from_secs(60),
+    }
+}
