@@ -1,20 +1,22 @@
 //! Making an attachment.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use flock_core::attachment::{Attachment, GATEWAY_V4, GATEWAY_V6, MacAddr, MacPair};
+use flock_core::attachment::{Attachment, GATEWAY_V6, MacAddr, MacPair};
 use flock_core::dataplane::DataplaneError;
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
 use crate::conversation::{Conversation, Request};
-use crate::links::{LOOPBACK, find_link, kernel, link_of, perform, vanished};
-use crate::messages::{self, LinkFacts, Use, VethEnd};
+use crate::facts::LinkFacts;
+use crate::links::{find_link, kernel, link_of, perform, vanished};
+use crate::messages::{self, Use, VethEnd};
 use crate::netns::Namespace;
+use crate::pod::link_local_net;
 use crate::routes::take_over;
 use crate::sysctl;
 use crate::worker::Worker;
@@ -22,10 +24,6 @@ use crate::worker::Worker;
 /// The kernel does the work that a change of carrier needs in the background,
 /// usually before anybody can ask for it. More than this and something is wrong.
 const CARRIER_DEADLINE: Duration = Duration::from_secs(2);
-
-/// A pod side's default routes have the metric of this plus the interface's
-/// index: a second attachment of one container takes nothing from the first.
-const POD_METRIC_BASE: u32 = 1024;
 
 impl Worker {
     /// Makes what is missing of `attachment`: nothing, all, or a part.
@@ -134,36 +132,6 @@ impl Worker {
         Ok(())
     }
 
-    fn ready_pod_side(
-        &mut self,
-        attachment: &Attachment,
-        namespace: &Namespace,
-        pod: &mut Conversation,
-        index: u32,
-    ) -> Result<(), DataplaneError> {
-        let wanted = PodSide::of(attachment);
-        let name = attachment.key.interface.as_str();
-        let shown = format!("{name} of {}", attachment.netns.path.display());
-        let link = [
-            Request::plain(messages::pod_settings(index)),
-            Request::plain(messages::link_up(index)),
-            // Whoever made the namespace may have done so already; it is no harm twice.
-            Request::plain(messages::link_up(LOOPBACK)),
-            Request::plain(messages::link_by_index(index)),
-        ];
-        let answers = perform(pod, &link, &shown)?;
-        let link = answers.iter().flatten().find_map(LinkFacts::read).ok_or_else(|| vanished(&shown))?;
-        if !wanted.ipv6.is_empty() && !link.inet6.is_some_and(|inet6| inet6.disable_ipv6 == 0) {
-            // Some runtimes make namespaces with IPv6 switched off.
-            let setting = format!("net/ipv6/conf/{}/disable_ipv6", name);
-            self.inside(namespace, || sysctl::write(&setting, "0")).map_err(|source| {
-                DataplaneError::Setting { name: sysctl::dotted(&setting), value: "0".to_owned(), source }
-            })?;
-        }
-        perform(pod, &wanted.requests(attachment, index), &shown)?;
-        Ok(())
-    }
-
     /// Last of all, so that nothing is reachable before it can answer.
     fn ready_host_routes(
         &mut self,
@@ -204,53 +172,6 @@ impl Worker {
     }
 }
 
-/// What a pod side has.
-pub(crate) struct PodSide {
-    ipv6: Vec<(IpNet, Use)>,
-    ipv4: Vec<(IpNet, Use)>,
-}
-
-impl PodSide {
-    pub(crate) fn of(attachment: &Attachment) -> Self {
-        let own = attachment.addresses.prefixes().map(|prefix| (prefix, Use::Full));
-        let anycast = attachment.anycast.iter().map(|address| (IpNet::from(*address), Use::AnswerOnly));
-        let (mut ipv6, ipv4): (Vec<_>, Vec<_>) =
-            own.chain(anycast).partition(|(prefix, _)| prefix.addr().is_ipv6());
-        if !ipv6.is_empty() {
-            let local = attachment.key.mac_addresses().pod.link_local();
-            ipv6.insert(0, (link_local_net(local), Use::Full));
-        }
-        Self { ipv6, ipv4 }
-    }
-
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.ipv6.iter().chain(&self.ipv4).map(|(prefix, _)| prefix.addr())
-    }
-
-    /// Of the families that the pod has: also one that it only serves anycast
-    /// addresses of, for its answers have to leave.
-    pub(crate) fn gateways(&self) -> Vec<IpAddr> {
-        let ipv6 = (!self.ipv6.is_empty()).then_some(IpAddr::V6(GATEWAY_V6));
-        let ipv4 = (!self.ipv4.is_empty()).then_some(IpAddr::V4(GATEWAY_V4));
-        ipv6.into_iter().chain(ipv4).collect()
-    }
-
-    fn requests(&self, attachment: &Attachment, index: u32) -> Vec<Request> {
-        let mac = attachment.key.mac_addresses().host;
-        let mut requests = Vec::new();
-        for (prefix, usage) in self.ipv6.iter().chain(&self.ipv4) {
-            requests.push(Request::replace(messages::address(index, *prefix, *usage)));
-        }
-        let source = attachment.addresses.ipv4;
-        for gateway in self.gateways() {
-            requests.push(Request::replace(messages::neighbour(index, gateway, mac)));
-            let route = messages::default_route(index, gateway, source, POD_METRIC_BASE + index);
-            requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
-        }
-        requests
-    }
-}
-
 /// Whom the host side knows by permanent entries: the pod's own addresses, its
 /// link-local one and those that it serves.
 pub(crate) fn host_neighbours(attachment: &Attachment) -> impl Iterator<Item = IpAddr> + '_ {
@@ -263,10 +184,6 @@ pub(crate) fn host_neighbours(attachment: &Attachment) -> impl Iterator<Item = I
 
 fn gateway_v6_net() -> IpNet {
     link_local_net(GATEWAY_V6)
-}
-
-fn link_local_net(address: Ipv6Addr) -> IpNet {
-    IpNet::V6(Ipv6Net::new_assert(address, 64))
 }
 
 /// Makes a link that was found have what it would have been made with.

@@ -8,10 +8,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_route::link::In6AddrGenMode;
 
 use crate::LINK_GROUP;
-use crate::attach::{PodSide, host_neighbours};
+use crate::attach::host_neighbours;
+use crate::facts::LinkFacts;
 use crate::links::kernel;
-use crate::messages::LinkFacts;
 use crate::netns::Namespace;
+use crate::pod::PodSide;
 use crate::state::State;
 use crate::worker::Worker;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Link
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 
-use crate::worker::Workers;
+use crate::worker::{Worker, Workers};
 
 /// Two of them use both processors of a small node; the kernel's own lock lets no more in.
 const ATTACHING_THREADS: usize = 2;
@@ -22,8 +23,8 @@ pub struct NetlinkDataplane {
     /// Removing links takes long, and nobody waits for it. One thread: one after the other.
     reaper: Workers,
     /// Summaries and anycast routes are compared with what is there and then
-    /// changed: one after the other.
-    node_routes: Mutex<()>,
+    /// changed: one after the other. The job holds it, not the caller, who may go away.
+    node_routes: Arc<Mutex<()>>,
     /// Found by [`prepare`](Dataplane::prepare): the node has no IPv4 address to talk to pods from.
     has_no_ipv4: AtomicBool,
 }
@@ -40,7 +41,7 @@ impl NetlinkDataplane {
         Ok(Self {
             workers: start("flock-netlink", ATTACHING_THREADS)?,
             reaper: start("flock-reaper", 1)?,
-            node_routes: Mutex::new(()),
+            node_routes: Arc::default(),
             has_no_ipv4: AtomicBool::new(false),
         })
     }
@@ -72,7 +73,20 @@ impl Dataplane for NetlinkDataplane {
 
     async fn reap(&self, links: &[Link]) -> Result<(), DataplaneError> {
         let links = links.to_vec();
-        self.reaper.run(move |worker| worker.reap(&links)).await
+        let turn = Arc::clone(&self.node_routes).lock_owned().await;
+        let doomed = self.reaper.run(move |worker| {
+            let _turn = turn;
+            let doomed = worker.doomed(&links)?;
+            if !doomed.is_empty() {
+                worker.leave_anycast(&doomed)?;
+            }
+            Ok(doomed)
+        });
+        let doomed = doomed.await?;
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        self.reaper.run(move |worker| worker.remove_links(&doomed)).await
     }
 
     async fn check(&self, attachments: &[Attachment]) -> Result<Vec<Vec<Drift>>, DataplaneError> {
@@ -86,13 +100,21 @@ impl Dataplane for NetlinkDataplane {
 
     async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
         let prefixes = prefixes.clone();
-        let _turn = self.node_routes.lock().await;
-        self.workers.run(move |worker| worker.set_summaries(&prefixes)).await
+        let turn = Arc::clone(&self.node_routes).lock_owned().await;
+        let job = move |worker: &mut Worker| {
+            let _turn = turn;
+            worker.set_summaries(&prefixes)
+        };
+        self.workers.run(job).await
     }
 
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
         let routes = routes.to_vec();
-        let _turn = self.node_routes.lock().await;
-        self.workers.run(move |worker| worker.set_anycast(&routes)).await
+        let turn = Arc::clone(&self.node_routes).lock_owned().await;
+        let job = move |worker: &mut Worker| {
+            let _turn = turn;
+            worker.set_anycast(&routes)
+        };
+        self.workers.run(job).await
     }
 }

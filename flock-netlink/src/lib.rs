@@ -15,6 +15,8 @@ mod netns;
 #[cfg(target_os = "linux")]
 mod node;
 #[cfg(target_os = "linux")]
+mod pod;
+#[cfg(target_os = "linux")]
 mod routes;
 #[cfg(target_os = "linux")]
 mod state;
@@ -22,6 +24,9 @@ mod state;
 mod sysctl;
 #[cfg(target_os = "linux")]
 mod worker;
+
+#[cfg(target_os = "linux")]
+mod facts;
 
 mod dataplane;
 

@@ -1,5 +1,6 @@
 //! Links on the node: finding them, and removing many as one.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use flock_core::attachment::{Attachment, AttachmentKey};
@@ -9,7 +10,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 
 use crate::conversation::{Answer, Conversation, Request};
-use crate::messages::{self, LinkFacts};
+use crate::facts::LinkFacts;
+use crate::messages;
 use crate::worker::Worker;
 use crate::{DOOMED_LINK_GROUP, LINK_GROUP};
 
@@ -34,29 +36,32 @@ impl Worker {
         remove(&mut self.node, &requests, name)
     }
 
-    /// Removes those of `links` that are there and belong to whom they should.
-    ///
-    /// The kernel waits for the whole system to let go of a link before it is
-    /// gone; it does so once for all that it removes together.
-    pub(crate) fn reap(&mut self, links: &[Link]) -> Result<(), DataplaneError> {
+    /// The indices of those of `links` that are there and belong to whom they should.
+    pub(crate) fn doomed(&mut self, links: &[Link]) -> Result<BTreeSet<u32>, DataplaneError> {
         let questions: Vec<Request> = links
             .iter()
             .map(|link| Request::plain(messages::link_by_name(link.interface.as_str())))
             .collect();
         let answers = self.node.ask(&questions).map_err(|source| kernel("show", "the links", source))?;
-        let mut doomed = Vec::new();
+        let mut doomed = BTreeSet::new();
         for (link, answer) in links.iter().zip(answers) {
-            let name = link.interface.as_str();
-            if let Some(facts) = link_of(Some(answer), name)? {
+            if let Some(facts) = link_of(Some(answer), link.interface.as_str())? {
                 if belongs_to(&facts, link.owner.as_ref()) {
-                    doomed.push(Request::plain(messages::link_group(facts.index, DOOMED_LINK_GROUP)));
+                    doomed.insert(facts.index);
                 }
             }
         }
-        if doomed.is_empty() {
-            return Ok(());
-        }
-        remove(&mut self.node, &doomed, "the links to be removed")?;
+        Ok(doomed)
+    }
+
+    /// Removes links together. The kernel waits for the whole system to let go
+    /// of a link before it is gone; it does so once for all of one request.
+    pub(crate) fn remove_links(&mut self, doomed: &BTreeSet<u32>) -> Result<(), DataplaneError> {
+        let marks: Vec<Request> = doomed
+            .iter()
+            .map(|index| Request::plain(messages::link_group(*index, DOOMED_LINK_GROUP)))
+            .collect();
+        remove(&mut self.node, &marks, "the links to be removed")?;
         let removal = [Request::plain(messages::group_delete(DOOMED_LINK_GROUP))];
         remove(&mut self.node, &removal, "the links to be removed")
     }

@@ -9,8 +9,8 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, Inet6DevConf, InetDevConf, InfoData, InfoVeth,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage, State,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -19,6 +19,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol,
     RouteScope, RouteType,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
@@ -205,13 +206,11 @@ pub(crate) fn neighbour(index: u32, address: IpAddr, mac: MacAddr) -> RouteNetli
     RouteNetlinkMessage::NewNeighbour(message)
 }
 
+/// The metric that the kernel gives an IPv6 route that comes without one.
+pub(crate) const IPV6_METRIC: u32 = 1024;
+
 /// `default via gateway`, on-link, in a pod.
-pub(crate) fn default_route(
-    index: u32,
-    gateway: IpAddr,
-    source: Option<Ipv4Addr>,
-    metric: u32,
-) -> RouteMessage {
+pub(crate) fn default_route(index: u32, gateway: IpAddr, source: Option<Ipv4Addr>) -> RouteMessage {
     let mut message = match gateway {
         IpAddr::V6(v6) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(v6).build(),
         IpAddr::V4(v4) => {
@@ -224,8 +223,34 @@ pub(crate) fn default_route(
     };
     own(&mut message);
     message.attributes.push(RouteAttribute::Oif(index));
-    message.attributes.push(RouteAttribute::Priority(metric));
     message
+}
+
+pub(crate) fn with_metric(mut route: RouteMessage, metric: u32) -> RouteMessage {
+    route.attributes.push(RouteAttribute::Priority(metric));
+    route
+}
+
+/// The same route in another table.
+pub(crate) fn in_table(mut route: RouteMessage, table: u32) -> RouteMessage {
+    route.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    route.attributes.push(RouteAttribute::Table(table));
+    route
+}
+
+/// `RTM_NEWRULE`: what comes from `source` is looked up in `table`.
+pub(crate) fn rule_from(source: IpNet, table: u32) -> RouteNetlinkMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family_of(source.addr());
+    message.header.src_len = source.prefix_len();
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Source(source.addr()),
+        RuleAttribute::Table(table),
+        RuleAttribute::Priority(table),
+        RuleAttribute::Protocol(RouteProtocol::from(ROUTE_PROTOCOL)),
+    ];
+    RouteNetlinkMessage::NewRule(message)
 }
 
 /// `prefix dev index`, on the node; the node's own IPv4 packets come from
@@ -266,102 +291,6 @@ fn own(message: &mut RouteMessage) {
 
 pub(crate) fn family_of(address: IpAddr) -> AddressFamily {
     if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet }
-}
-
-/// What Flock wants to know of a link.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LinkFacts {
-    pub(crate) index: u32,
-    pub(crate) name: String,
-    pub(crate) alias: Option<String>,
-    pub(crate) mac: Option<MacAddr>,
-    pub(crate) mtu: u32,
-    pub(crate) group: u32,
-    pub(crate) is_up: bool,
-    /// Whether packets pass: the kernel's work after a change of carrier is done.
-    pub(crate) is_operational: bool,
-    /// A veth's other end, in its own namespace's numbering.
-    pub(crate) peer: Option<u32>,
-    pub(crate) inet: Option<InetDevConf>,
-    pub(crate) inet6: Option<Inet6DevConf>,
-    pub(crate) address_generation: Option<In6AddrGenMode>,
-}
-
-impl LinkFacts {
-    pub(crate) fn read(message: &RouteNetlinkMessage) -> Option<Self> {
-        match message {
-            RouteNetlinkMessage::NewLink(link) => Some(Self::of(link)),
-            _ => None,
-        }
-    }
-
-    fn of(message: &LinkMessage) -> Self {
-        let mut facts = Self {
-            index: message.header.index,
-            is_up: message.header.flags.contains(LinkFlags::Up),
-            ..Self::default()
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => facts.name.clone_from(name),
-                LinkAttribute::IfAlias(alias) => facts.alias = Some(alias.clone()),
-                LinkAttribute::Address(bytes) => {
-                    facts.mac = bytes.as_slice().try_into().ok().map(MacAddr);
-                }
-                LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
-                LinkAttribute::Group(group) => facts.group = *group,
-                LinkAttribute::OperState(state) => facts.is_operational = *state == State::Up,
-                LinkAttribute::Link(peer) => facts.peer = Some(*peer),
-                LinkAttribute::AfSpecUnspec(families) => facts.read_families(families),
-                _ => {}
-            }
-        }
-        facts
-    }
-
-    fn read_families(&mut self, families: &[AfSpecUnspec]) {
-        for family in families {
-            match family {
-                AfSpecUnspec::Inet(settings) => {
-                    for setting in settings {
-                        if let AfSpecInet::DevConf(values) = setting {
-                            self.inet = Some(values.clone());
-                        }
-                    }
-                }
-                AfSpecUnspec::Inet6(settings) => {
-                    for setting in settings {
-                        match setting {
-                            AfSpecInet6::DevConf(values) => self.inet6 = Some(values.clone()),
-                            AfSpecInet6::AddrGenMode(mode) => self.address_generation = Some(*mode),
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Whether this is the host side of `key`: its alias says so, or, where a
-    /// crash came before the alias, its group and link-layer address do.
-    pub(crate) fn is_host_side_of(&self, key: &AttachmentKey) -> bool {
-        match &self.alias {
-            Some(alias) => *alias == key.alias(),
-            None => self.group == LINK_GROUP && self.mac == Some(key.mac_addresses().host),
-        }
-    }
-
-    /// For people: who has this link.
-    pub(crate) fn owner(&self) -> String {
-        match &self.alias {
-            Some(alias) => match AttachmentKey::from_alias(alias) {
-                Some(key) => format!("the attachment {key}"),
-                None => format!("somebody else, with the alias {alias:?}"),
-            },
-            None => "somebody else, without an alias".to_owned(),
-        }
-    }
 }
 
 /// What was asked for, in words, for an error message.

@@ -13,8 +13,9 @@ use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, R
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::conversation::{Conversation, Request};
+use crate::facts::LinkFacts;
 use crate::links::{LOOPBACK, every_link, kernel, perform};
-use crate::messages::{self, LinkFacts, Use};
+use crate::messages::{self, Use};
 use crate::routes::dump_routes;
 use crate::sysctl;
 use crate::worker::Worker;

@@ -79,6 +79,27 @@ impl Worker {
         remove(&mut self.node, &removed, "anycast")
     }
 
+    /// Takes links out of the anycast routes that others serve too. The kernel
+    /// removes an IPv4 route with the first of its interfaces, whatever the
+    /// others are.
+    pub(crate) fn leave_anycast(&mut self, links: &BTreeSet<u32>) -> Result<(), DataplaneError> {
+        let mut requests = Vec::new();
+        for route in own_routes(&mut self.node)? {
+            if messages::metric(&route) != ANYCAST_METRIC {
+                continue;
+            }
+            let Some(prefix) = messages::destination(&route) else { continue };
+            let hops = hops_of(&route);
+            let left: BTreeSet<Hop> =
+                hops.iter().filter(|(index, _)| !links.contains(index)).copied().collect();
+            if !left.is_empty() && left != hops {
+                let route = anycast_route(prefix.addr(), &left);
+                requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
+            }
+        }
+        perform(&mut self.node, &requests, "anycast").map(drop)
+    }
+
     /// The next hops of each address, for those servers whose links are there.
     fn hops(&mut self, routes: &[AnycastRoute]) -> Result<BTreeMap<IpAddr, BTreeSet<Hop>>, DataplaneError> {
         let servers: BTreeSet<_> = routes.iter().flat_map(|route| &route.servers).collect();

@@ -14,8 +14,9 @@ use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::conversation::Conversation;
+use crate::facts::LinkFacts;
 use crate::links::{every_link, find_link, kernel};
-use crate::messages::{self, LinkFacts};
+use crate::messages;
 use crate::node::local_address;
 use crate::routes::own_routes;
 

@@ -74,6 +74,7 @@ async fn a_route_of_somebody_else_is_not_replaced() {
     let pod = wanted(&lab, 1).await;
     for address in pod.addresses.iter() {
         let route = ["ip", "route", "add", &address.to_string(), "dev", "lo", "proto", "static"];
+        let family = if address.is_ipv6() { "-6" } else { "-4" };
         let metric: &[&str] = if address.is_ipv6() { &["metric", "1024"] } else { &[] };
         run(&[&route[..], metric].concat());
         let error = lab.dataplane.attach(&pod).await.unwrap_err();
@@ -83,7 +84,7 @@ async fn a_route_of_somebody_else_is_not_replaced() {
         assert!(text.contains("made by static; remove it"), "{text}");
         lab.dataplane.detach(&pod).await.unwrap();
         lab.dataplane.reap(&[Link::of(&pod)]).await.unwrap();
-        assert!(run(&["ip", "route", "show", &address.to_string()]).contains("dev lo"));
+        assert!(run(&["ip", family, "route", "show", &address.to_string()]).contains("dev lo"));
         run(&["ip", "route", "del", &address.to_string(), "dev", "lo"]);
     }
 }
