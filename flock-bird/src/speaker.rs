@@ -136,5 +136,6 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;

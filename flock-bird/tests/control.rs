@@ -1,4 +1,5 @@
 //! The client against sockets that behave and that do not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::future::Future;
 use std::path::PathBuf;

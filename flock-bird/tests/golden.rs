@@ -2,6 +2,7 @@
 //!
 //! `FLOCK_UPDATE_GOLDEN=1 cargo nextest run -p flock-bird --test golden` writes them anew; read
 //! the difference before committing it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};

@@ -8,13 +8,16 @@ use tokio::time::Instant;
 
 use super::*;
 
+/// Milliseconds since the start, and the text.
+type Applied = Arc<Mutex<Vec<(u128, Arc<str>)>>>;
+
 /// Notes when it was asked for what, and answers as told.
 #[derive(Debug, Default, Clone)]
 struct Recorder {
     started: Option<Instant>,
     takes: Duration,
     answers: Arc<Mutex<VecDeque<Result<(), AnnounceError>>>>,
-    applied: Arc<Mutex<Vec<(u128, Arc<str>)>>>,
+    applied: Applied,
 }
 
 impl Recorder {

@@ -340,8 +340,8 @@ mod tests {
         fn what_is_written_is_read(lines in proptest::collection::vec((0_u16..10_000, "[ -~]{0,20}"), 1..10)) {
             let mut text = String::new();
             for (index, (code, words)) in lines.iter().enumerate() {
-                let mark = if index + 1 == lines.len() { ' ' } else { '-' };
-                text += &format!("{}{mark}{words}\n", Code(*code));
+                let mark = if index + 1 == lines.len() { " " } else { "-" };
+                text.extend([&Code(*code).to_string(), mark, words, "\n"]);
             }
             let (replies, error) = read_text(&text);
             prop_assert_eq!(error, None);

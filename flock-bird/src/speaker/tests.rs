@@ -44,7 +44,7 @@ impl Place {
 fn answering(socket: &Path, answers: &[(&'static str, &'static str)]) -> Arc<Mutex<Vec<String>>> {
     let listener = UnixListener::bind(socket).unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
-    let (noted, answers) = (Arc::clone(&asked), BTreeMap::from_iter(answers.iter().copied()));
+    let (noted, answers) = (Arc::clone(&asked), answers.iter().copied().collect::<BTreeMap<_, _>>());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             stream.write_all(b"0001 BIRD 2.0.12 ready.\n").await.unwrap();

@@ -40,7 +40,7 @@ impl Lab {
     }
 
     /// A lab with a router of another kind.
-    pub(crate) fn with_router(kind: Router, routes: &[&str]) -> Self {
+    pub(crate) fn with_router(kind: Router, announced: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (node, router_namespace) = (Namespace::new(), Namespace::new());
         node.ip(&format!("link add up0 type veth peer name down0 netns {}", router_namespace.pid()));
@@ -51,7 +51,7 @@ impl Lab {
         router_namespace.ip("addr add 2001:db8:ffff::1/64 dev down0 nodad");
         router_namespace.ip("link set down0 up");
         let path = directory.path().join("router.conf");
-        fs::write(&path, kind.config(routes)).unwrap();
+        fs::write(&path, kind.config(announced)).unwrap();
         let router = Bird::start(&router_namespace, &path, &[]);
         Self { node, router, kind, directory, _router_namespace: router_namespace }
     }
@@ -117,7 +117,7 @@ impl Router {
     fn config(self, routes: &[&str]) -> String {
         let of = |v6: bool| {
             let chosen = routes.iter().filter(|route| route.contains(':') == v6);
-            chosen.map(|route| format!("route {route} blackhole; ")).collect::<String>()
+            chosen.map(|route| format!("route {route} blackhole;")).collect::<Vec<_>>().join(" ")
         };
         let session = |name: &str, neighbor: &str, family: &str| {
             format!(
