@@ -1,5 +1,10 @@
 //! Flock under a real container runtime: containerd, whose CNI side is libcni, runs a
 //! container on a node of the lab, with another plugin chained after Flock.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it should be"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

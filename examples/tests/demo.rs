@@ -1,4 +1,9 @@
 //! The demo, run as a person runs it: what it says, and what it leaves behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it should be"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

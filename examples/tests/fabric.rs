@@ -1,5 +1,10 @@
 //! The lab itself, without Flock: a BIRD with a configuration written by hand
 //! plays the node.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it should be"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

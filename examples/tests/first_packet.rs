@@ -1,5 +1,10 @@
 //! The first packet arrives: right after ADD returns, one ping of each family with a
 //! timeout of 50 ms and no second try.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it should be"
+)]
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;

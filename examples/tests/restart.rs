@@ -1,4 +1,9 @@
 //! The agent is killed and started again under traffic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it should be"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,9 @@
 //! What a sandbox promises about the machine outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it should be"
+)]
 
 use std::fs;
 use std::path::Path;

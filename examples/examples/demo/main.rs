@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use flock_examples::deadline::{Probe, until};
 use flock_examples::fabric::Fabric;
 use flock_examples::node::Pod;
-use flock_examples::process::{run, tail};
+use flock_examples::process::tail;
 use flock_examples::runtime::INTERFACE;
 use flock_examples::sandbox::{self, Entry, Sandbox};
 use flock_examples::{LabError, Result};
@@ -30,7 +30,7 @@ const ANSWER: Duration = Duration::from_secs(1);
 const ANYCAST: [&str; 2] = ["2001:db8:a::53", "198.51.100.53"];
 const GATEWAYS: [&str; 2] = ["fe80::1", "169.254.1.1"];
 
-const PICTURE: &str = "\
+const PICTURE: &str = "
                      ┌──────────────────────────────┐
                      │ tor   BIRD, AS 64500         │
                      │ 2001:db8:ffff::1 192.0.2.254 │
@@ -95,17 +95,13 @@ struct Demo<'a> {
 
 impl<'a> Demo<'a> {
     fn new(screen: &'a Screen) -> Step<Self> {
-        screen.line(PICTURE);
+        screen.line(PICTURE.trim_start_matches('\n'));
         screen.heading("Building it");
         let fabric = screen.step("three namespaces, two links and a router", || {
-            let version = run(std::process::Command::new("birdc").arg("-v"))
-                .unwrap_or_default()
-                .trim()
-                .rsplit(' ')
-                .next()
-                .map(str::to_owned);
             let fabric = Fabric::build(2)?;
-            let bird = version.filter(|version| version.starts_with('2')).unwrap_or_else(|| "2".to_owned());
+            let status = fabric.router.bird.query("show status")?;
+            let bird = status.lines().next().unwrap_or("BIRD").replace(" version", "");
+            let bird = bird.strip_prefix("BIRD ").unwrap_or(&bird).to_owned();
             Ok((fabric, format!("three namespaces, two links, a router with BIRD {bird}")))
         })?;
         Ok(Self { screen, fabric, pods: Vec::new() })
@@ -117,13 +113,13 @@ impl<'a> Demo<'a> {
         self.screen.heading("Everyone reaches everyone");
         self.converge()?;
         let trips = self.ping_all()?;
-        self.screen.heading("An anycast address outlives one of its pods");
-        self.anycast()?;
-        self.screen.heading("Pods, and round-trip times in ms (others: median of the other pods)");
+        self.screen.heading("Pods, and round-trip times in ms (others: the median of the other pods)");
         for line in columns(&self.table(&trips), 4) {
             self.screen.line(line);
         }
-        Ok(())
+        self.screen.heading("An anycast address outlives one of its pods");
+        self.anycast()?;
+        self.bgp_table()
     }
 
     fn start_nodes(&mut self) -> Step<()> {
@@ -155,7 +151,7 @@ impl<'a> Demo<'a> {
             let told = format!(
                 "{} pods added by the flock plugin, {} ms each with their namespaces",
                 pods.len(),
-                milliseconds(median(times))
+                median(times).as_millis()
             );
             Ok((pods, told))
         })?;
@@ -259,6 +255,11 @@ impl<'a> Demo<'a> {
             fabric.router.bird.established(4, ANSWER)?;
             Ok(((), "the 4 BGP sessions are still up".to_owned()))
         })?;
+        Ok(())
+    }
+
+    fn bgp_table(&self) -> Step<()> {
+        let Self { screen, fabric, .. } = self;
         let routes = screen.step("the router's BGP table", || {
             let answer = fabric.router.bird.query("show route where source = RTS_BGP")?;
             let table = routes::table(&answer);
@@ -274,7 +275,8 @@ impl<'a> Demo<'a> {
 
     fn table(&self, trips: &[Trips]) -> Vec<Vec<String>> {
         let heads = ["pod", "node", "IPv6", "IPv4", "gateway", "", "router", "", "others", ""];
-        let mut rows = vec![heads.map(str::to_owned).to_vec()];
+        let families = ["", "", "", "", "v6", "v4", "v6", "v4", "v6", "v4"];
+        let mut rows: Vec<_> = [heads, families].map(|row| row.map(str::to_owned).to_vec()).into();
         rows.extend(self.pods.iter().zip(trips).map(|(pod, trips)| {
             let mut row = vec![pod.name().to_owned(), pod.node.clone()];
             row.extend(pod.addresses.iter().map(IpAddr::to_string));
