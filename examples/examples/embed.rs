@@ -158,7 +158,7 @@ async fn carry_out(handler: &Handler, verb: Verb, said: &RawCall<'_>) -> Result<
     };
     match verb {
         Verb::Add => {
-            let result = handler.add(&call, Instant::now() + Duration::from_secs(60)).await?;
+            let result = handler.add(&call, Instant::now() + Duration::from_secs(50)).await?;
             writeln!(out, "ADD: {}", list(result.ips.iter().map(|ip| &ip.address)))?;
         }
         Verb::Check => {

@@ -65,7 +65,9 @@ impl Bird {
 fn query(socket: &Path, question: &str) -> Result<String> {
     let answer = run(Command::new("birdc").arg("-r").arg("-s").arg(socket).args(question.split(' ')))?;
     // The first lines are the greeting.
-    let lines = answer.lines().filter(|line| !line.starts_with("BIRD ") && *line != "Access restricted");
+    let lines = answer.lines().filter(|line| {
+        !(line.starts_with("BIRD ") && line.ends_with("ready.")) && *line != "Access restricted"
+    });
     let answer: Vec<&str> = lines.collect();
     if answer.iter().any(|line| line.starts_with("syntax error")) {
         return Err(LabError::Unexpected(format!(

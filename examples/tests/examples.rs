@@ -20,12 +20,12 @@ fn the_allocator_and_the_store_serve_another_cni() {
     let addresses =
         |line: &str| line.split(' ').skip_while(|word| !word.contains("2001:")).collect::<Vec<_>>().join(" ");
     // The first of each prefix; 10.0.1.1 is the router's own.
-    let given: Vec<String> = with("gave default/").iter().map(|line| addresses(line)).collect();
+    let given: Vec<String> = with("gave pod default/").iter().map(|line| addresses(line)).collect();
     assert_eq!(given, ["2001:db8:1::1 10.0.1.2", "2001:db8:1::2 10.0.1.3", "2001:db8:1::3 10.0.1.4"]);
-    assert_eq!(with("kept default/").len(), 2);
+    assert_eq!(with("kept pod default/").len(), 2);
     let refused = with("refused: ");
     assert_eq!(refused.len(), 1);
-    assert!(refused[0].contains("10.0.1.2 is already in use by default/web"), "{}", refused[0]);
+    assert!(refused[0].contains("10.0.1.2 is already in use by pod default/web"), "{}", refused[0]);
     assert!(said.contains(&"10.0.1.0/29: 2 in use, 1 resting".to_owned()), "{said:#?}");
     let exhausted = with("exhausted: ");
     assert_eq!(exhausted.len(), 1, "{said:#?}");
@@ -36,19 +36,12 @@ fn the_allocator_and_the_store_serve_another_cni() {
 fn flock_is_embedded_with_another_dataplane() {
     let said = said_by("embed");
     let count = |text: &str| said.iter().filter(|line| line.contains(text)).count();
-    // A repeated ADD is answered from the record, a repeated DEL is success.
+    // A repeated ADD gets the same answer, a repeated DEL is success.
     assert_eq!(count("ADD: 2001:db8:1::1/128, 10.0.1.1/32"), 2, "{said:#?}");
-    assert_eq!(
-        count("switch: port for 0123456789ab/eth0 with 2001:db8:1::1 and 10.0.1.1, mtu 9000"),
-        1,
-        "{said:#?}"
-    );
+    let port = "switch: port for 0123456789ab/eth0 with 2001:db8:1::1 and 10.0.1.1, mtu 9000";
+    assert!(count(port) >= 1, "{said:#?}");
     assert_eq!(count("CHECK: as it should be"), 1);
     assert_eq!(count("DEL: done"), 2);
     assert_eq!(count("switch: port removed"), 1, "{said:#?}");
-    assert!(
-        said.contains(&"switch: summaries 2001:db8:1::/64, 10.0.1.0/24".to_owned())
-            || said.contains(&"switch: summaries 10.0.1.0/24, 2001:db8:1::/64".to_owned()),
-        "{said:#?}"
-    );
+    assert_eq!(count("switch: summaries 10.0.1.0/24, 2001:db8:1::/64"), 1, "{said:#?}");
 }

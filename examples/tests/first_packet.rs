@@ -24,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// The gateway of each family. A link-local address needs its interface.
 fn ping_gateways(pod: &Pod) -> Result<()> {
-    pod.netns().must_ping(GATEWAY_V4.into(), AT_ONCE)?;
+    pod.netns().must_ping(GATEWAY_V4, AT_ONCE)?;
     let scoped = format!("{GATEWAY_V6}%{INTERFACE}");
     run(pod.netns().command("ping").args(["-n", "-c", "1", "-W", "0.05", &scoped])).map(drop)
 }
@@ -90,7 +90,7 @@ fn the_first_packet_arrives_on_a_node_without_any_default_route() -> Result<()> 
                 second.netns().must_ping(*address, AT_ONCE)?;
             }
             let third = node.add_pod(&format!("third{round}"), &[])?;
-            third.netns().must_ping(own.into(), AT_ONCE)?;
+            third.netns().must_ping(own, AT_ONCE)?;
         }
         Ok(())
     })

@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 /// Prints, with colours and a line for the step in progress only on a terminal.
 #[derive(Debug)]
 pub(crate) struct Screen {
+    out: io::Stdout,
     terminal: bool,
     colour: bool,
 }
 
 impl Screen {
     pub(crate) fn new(terminal: bool) -> Self {
-        Self { terminal, colour: terminal && std::env::var_os("NO_COLOR").is_none() }
+        Self { out: io::stdout(), terminal, colour: terminal && std::env::var_os("NO_COLOR").is_none() }
     }
 
     pub(crate) fn line(&self, text: impl Display) {
         // A reader that has gone does not stop the demo.
-        writeln!(io::stdout(), "{text}").ok();
+        writeln!(self.out.lock(), "{text}").ok();
     }
 
     pub(crate) fn heading(&self, text: &str) {
@@ -33,12 +34,12 @@ impl Screen {
         work: impl FnOnce() -> Result<(T, String), E>,
     ) -> Result<T, Failure<E>> {
         if self.terminal {
-            write!(io::stdout(), "  … {name}").and_then(|()| io::stdout().flush()).ok();
+            write!(self.out.lock(), "  … {name}").and_then(|()| self.out.lock().flush()).ok();
         }
         let start = Instant::now();
         let result = work();
         if self.terminal {
-            write!(io::stdout(), "\r\x1b[K").ok();
+            write!(self.out.lock(), "\r\x1b[K").ok();
         }
         match result {
             Ok((value, outcome)) => {
