@@ -1,96 +1,116 @@
 //! How long attaching, detaching and reaping take, step by step.
 //!
-//! Run it as root: `cargo run --release -p flock-netlink --example timing`. It
-//! works in a network namespace of its own.
+//! Run it as root, or with the rights of root over new namespaces:
+//! `cargo build --release -p flock-netlink --example timing && unshare -Urnm target/release/examples/timing`
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
+#[path = "lab/lab.rs"]
+mod lab;
+
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs::File;
-use std::process::Command;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use flock_core::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState};
 use flock_core::dataplane::{Dataplane, Link};
-use flock_core::name::{ContainerId, InterfaceName, NetworkName};
 use flock_netlink::NetlinkDataplane;
+use tracing::span::Id;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+const ATTACHMENTS: u8 = 100;
+const REAPED_SINGLY: usize = 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    #[allow(deprecated)] // nothing here shares file descriptors with other threads
-    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)?;
-    Command::new("ip").args(["link", "set", "lo", "up"]).status()?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?.block_on(measure())
+    lab::enter_a_node()?;
+    let steps = Steps::default();
+    Registry::default().with(steps.clone()).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+    runtime.block_on(measure(&steps))
 }
 
-async fn measure() -> Result<(), Box<dyn Error>> {
-    const ROUNDS: usize = 60;
+async fn measure(steps: &Steps) -> Result<(), Box<dyn Error>> {
     let dataplane = NetlinkDataplane::new()?;
     dataplane.prepare().await?;
-    let (mut attach, mut again, mut detach, mut reap) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut links = Vec::new();
-    let mut threads = Vec::new();
-    for round in 0..ROUNDS {
-        let (file, thread) = namespace()?;
-        threads.push(thread);
-        let netns = dataplane.identify(file.as_ref()).await?;
-        let key = AttachmentKey::new(ContainerId::new(format!("c{round}"))?, InterfaceName::new("eth0")?);
-        let attachment = Attachment {
-            host_interface: key.host_interface_candidates()[0].clone(),
-            key,
-            state: AttachmentState::Pending,
-            network: NetworkName::new("flock")?,
-            pod: None,
-            pod_uid: None,
-            netns,
-            addresses: Addresses {
-                ipv6: Some(format!("2001:db8:1::{round:x}").parse()?),
-                ipv4: Some(format!("10.1.0.{}", round + 1).parse()?),
-            },
-            anycast: Vec::new(),
-            mtu: 1500,
-            boot_id: String::new(),
-            created_ms: 0,
-        };
-        let start = Instant::now();
-        dataplane.attach(&attachment).await?;
-        attach.push(start.elapsed());
-        let start = Instant::now();
-        dataplane.attach(&attachment).await?;
-        again.push(start.elapsed());
-        let start = Instant::now();
-        dataplane.detach(&attachment).await?;
-        detach.push(start.elapsed());
-        links.push(Link::of(&attachment));
+    let (mut attach, mut again, mut check, mut detach) = (vec![], vec![], vec![], vec![]);
+    let (mut namespaces, mut pods) = (vec![], vec![]);
+    for number in 1..=ATTACHMENTS {
+        let namespace = lab::Namespace::new()?;
+        let netns = dataplane.identify(namespace.path().as_ref()).await?;
+        let pod = lab::attachment(number, netns)?;
+        time(&mut attach, dataplane.attach(&pod)).await?;
+        namespaces.push(namespace);
+        pods.push(pod);
     }
-    for link in links.drain(..10) {
-        let start = Instant::now();
-        dataplane.reap(&[link]).await?;
-        reap.push(start.elapsed());
+    let breakdown = steps.take();
+    for pod in &pods {
+        time(&mut again, dataplane.attach(pod)).await?;
+        time(&mut check, dataplane.check(std::slice::from_ref(pod))).await?;
     }
-    let start = Instant::now();
-    dataplane.reap(&links).await?;
-    let batch = start.elapsed();
-    print("attach", &mut attach);
-    print("attach again", &mut again);
-    print("detach", &mut detach);
-    print("reap one", &mut reap);
-    println!("{:14} {batch:>12.1?}", "reap fifty");
+    let mut check_all = vec![];
+    time(&mut check_all, dataplane.check(&pods)).await?;
+    for pod in &pods {
+        time(&mut detach, dataplane.detach(pod)).await?;
+    }
+    let mut links: Vec<Link> = pods.iter().map(Link::of).collect();
+    let (mut one, mut fifty, mut rest) = (vec![], vec![], vec![]);
+    for link in links.drain(..REAPED_SINGLY) {
+        time(&mut one, dataplane.reap(&[link])).await?;
+    }
+    time(&mut fifty, dataplane.reap(&links[..50])).await?;
+    time(&mut rest, dataplane.reap(&links[50..])).await?;
+
+    print("attach", attach);
+    for (step, times) in breakdown {
+        print(&format!("  {step}"), times);
+    }
+    print("attach again", again);
+    print("check one", check);
+    print("check all 100", check_all);
+    print("detach", detach);
+    print("reap one", one);
+    print("reap fifty", fifty);
     Ok(())
 }
 
-fn print(what: &str, times: &mut [Duration]) {
-    times.sort();
-    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
-    println!("{what:14} {:>12.1?} median {:>12.1?} p90 {:>12.1?} p99", at(50), at(90), at(99));
+async fn time<T, E>(times: &mut Vec<Duration>, action: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let start = Instant::now();
+    let result = action.await;
+    times.push(start.elapsed());
+    result
 }
 
-/// A new namespace, kept alive by a thread that is in it.
-fn namespace() -> Result<(String, File), Box<dyn Error>> {
-    let made = thread::spawn(|| {
-        #[allow(deprecated)]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).ok()?;
-        File::open("/proc/thread-self/ns/net").ok()
-    });
-    let file = made.join().ok().flatten().ok_or("no namespace")?;
-    use std::os::fd::AsRawFd;
-    Ok((format!("/proc/self/fd/{}", file.as_raw_fd()), file))
+fn print(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    println!("{what:22} median {:>10.1?}   p90 {:>10.1?}   p99 {:>10.1?}", at(50), at(90), at(99));
+}
+
+/// How long each span was entered, by its name.
+#[derive(Clone, Default)]
+struct Steps(Arc<Mutex<BTreeMap<&'static str, Vec<Duration>>>>);
+
+impl Steps {
+    fn take(&self) -> BTreeMap<&'static str, Vec<Duration>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Steps {
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().replace(Instant::now());
+        }
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        if let Some(start) = span.extensions().get::<Instant>() {
+            let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            steps.entry(span.name()).or_default().push(start.elapsed());
+        }
+    }
 }

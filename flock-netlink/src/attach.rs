@@ -10,6 +10,7 @@ use flock_core::dataplane::DataplaneError;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
+use tracing::trace_span;
 
 use crate::conversation::{Conversation, Request};
 use crate::facts::LinkFacts;
@@ -35,13 +36,18 @@ impl Worker {
         attachment: &Attachment,
         source: Option<Ipv4Addr>,
     ) -> Result<(), DataplaneError> {
-        let namespace = Namespace::open(&attachment.netns)?;
-        let mut pod = self.converse_in(&namespace).map_err(|source| entering(attachment, source))?;
-        let host = self.make_veth(attachment, &namespace, &mut pod)?;
-        self.ready_host_link(attachment, &host)?;
-        let pod_index = host.peer.unwrap_or_default();
-        self.ready_pod_side(attachment, &namespace, &mut pod, pod_index)?;
-        self.ready_host_routes(attachment, host.index, source)
+        let (namespace, mut pod) = trace_span!("1 open the namespace").in_scope(|| {
+            let namespace = Namespace::open(&attachment.netns)?;
+            let pod = self.converse_in(&namespace).map_err(|source| entering(attachment, source))?;
+            Ok((namespace, pod))
+        })?;
+        let host =
+            trace_span!("2 make the veth").in_scope(|| self.make_veth(attachment, &namespace, &mut pod))?;
+        trace_span!("3 host link").in_scope(|| self.ready_host_link(attachment, &host))?;
+        let pod_index = host.peer.ok_or_else(|| vanished(attachment.host_interface.as_str()))?;
+        trace_span!("4 pod side")
+            .in_scope(|| self.ready_pod_side(attachment, &namespace, &mut pod, pod_index))?;
+        trace_span!("5 host routes").in_scope(|| self.ready_host_routes(attachment, host.index, source))
     }
 
     /// The host side, made now or before.
@@ -121,7 +127,7 @@ impl Worker {
             [("forwarding", inet6.forwarding, "1"), ("accept_ra", inet6.accept_ra, "0")]
         {
             if found.to_string() != wanted {
-                let setting = format!("net/ipv6/conf/{}/{setting}", name);
+                let setting = format!("net/ipv6/conf/{name}/{setting}");
                 sysctl::write(&setting, wanted).map_err(|source| DataplaneError::Setting {
                     name: sysctl::dotted(&setting),
                     value: wanted.to_owned(),

@@ -227,7 +227,7 @@ impl fmt::Debug for Conversation {
 /// Attribute of an extended acknowledgement: a text (`NLMSGERR_ATTR_MSG`).
 const EXTENDED_ACK_TEXT: u16 = 1;
 
-/// Attribute of an extended acknowledgement: the attribute that is missing.
+/// `struct nlmsghdr`, in bytes.
 const NETLINK_HEADER: usize = 16;
 
 impl Refusal {

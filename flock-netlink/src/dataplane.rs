@@ -50,7 +50,7 @@ impl NetlinkDataplane {
 #[async_trait]
 impl Dataplane for NetlinkDataplane {
     async fn prepare(&self) -> Result<NodeFacts, DataplaneError> {
-        let facts = self.workers.run(|worker| worker.prepare()).await?;
+        let facts = self.workers.run(Worker::prepare).await?;
         self.has_no_ipv4.store(facts.first_global_ipv4.is_none(), Ordering::Relaxed);
         Ok(facts)
     }
@@ -95,7 +95,7 @@ impl Dataplane for NetlinkDataplane {
     }
 
     async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
-        self.workers.run(|worker| worker.list()).await
+        self.workers.run(Worker::list).await
     }
 
     async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {

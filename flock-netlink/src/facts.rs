@@ -66,14 +66,14 @@ impl LinkFacts {
                 AfSpecUnspec::Inet(settings) => {
                     for setting in settings {
                         if let AfSpecInet::DevConf(values) = setting {
-                            self.inet = Some(values.clone());
+                            self.inet = Some(*values);
                         }
                     }
                 }
                 AfSpecUnspec::Inet6(settings) => {
                     for setting in settings {
                         match setting {
-                            AfSpecInet6::DevConf(values) => self.inet6 = Some(values.clone()),
+                            AfSpecInet6::DevConf(values) => self.inet6 = Some(*values),
                             AfSpecInet6::AddrGenMode(mode) => self.address_generation = Some(*mode),
                             _ => {}
                         }

@@ -45,10 +45,10 @@ impl Worker {
         let answers = self.node.ask(&questions).map_err(|source| kernel("show", "the links", source))?;
         let mut doomed = BTreeSet::new();
         for (link, answer) in links.iter().zip(answers) {
-            if let Some(facts) = link_of(Some(answer), link.interface.as_str())? {
-                if belongs_to(&facts, link.owner.as_ref()) {
-                    doomed.insert(facts.index);
-                }
+            if let Some(facts) = link_of(Some(answer), link.interface.as_str())?
+                && belongs_to(&facts, link.owner.as_ref())
+            {
+                doomed.insert(facts.index);
             }
         }
         Ok(doomed)
