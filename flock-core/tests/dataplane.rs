@@ -21,7 +21,11 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
-        Self { dataplane: MemoryDataplane::new(), made: AtomicU32::new(0), foreign: Default::default() }
+        Self {
+            dataplane: MemoryDataplane::new(),
+            made: AtomicU32::new(0),
+            foreign: std::sync::Mutex::default(),
+        }
     }
 }
 
