@@ -1,4 +1,10 @@
 //! The plugin as it is installed: static and small.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::fs;
 use std::process::{Command, Stdio};

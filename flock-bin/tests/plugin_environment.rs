@@ -1,4 +1,10 @@
 //! The plugin's decisions, without a process: what it reads and what it leaves behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

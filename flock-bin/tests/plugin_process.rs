@@ -1,4 +1,10 @@
 //! The plugin as a process, against a real server with a service made for the test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;

@@ -1,4 +1,10 @@
 //! What runtimes say and what they expect back, rule by rule.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,5 +1,11 @@
 //! Results against golden files, which were written by hand after the specification.
 //! `UPDATE_GOLDEN=1` rewrites them; read the difference before committing it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::fs;
 use std::path::PathBuf;

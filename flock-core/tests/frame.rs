@@ -1,4 +1,10 @@
 //! The frame between plugin and agent.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::io::Cursor;
 use std::time::Duration;

@@ -1,4 +1,10 @@
 //! The agent's server against good, slow, rude and foreign clients.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
 
 use std::fs;
 use std::io::Write;
