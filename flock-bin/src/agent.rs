@@ -125,7 +125,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
     match serving.await {
         Ok(0) => {}
         Ok(unfinished) => {
-            tracing::warn!(unfinished, "requests were still at work; the next start takes them up")
+            tracing::warn!(unfinished, "requests were still at work; the next start takes them up");
         }
         Err(error) => tracing::error!(%error, "the server ended badly"),
     }

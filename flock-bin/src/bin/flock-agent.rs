@@ -32,8 +32,8 @@ async fn signal() {
         |kind| signal(kind).map_err(|error| tracing::error!(%error, "can't listen for a signal")).ok();
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate()), listen(SignalKind::interrupt()));
     tokio::select! {
-        Some(_) = async { terminate.as_mut()?.recv().await } => {}
-        Some(_) = async { interrupt.as_mut()?.recv().await } => {}
+        Some(()) = async { terminate.as_mut()?.recv().await } => {}
+        Some(()) = async { interrupt.as_mut()?.recv().await } => {}
         else => std::future::pending().await,
     }
 }
