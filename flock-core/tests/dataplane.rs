@@ -1,4 +1,5 @@
 //! The in-memory dataplane keeps the contract of the trait.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
