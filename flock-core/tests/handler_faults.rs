@@ -1,4 +1,5 @@
 //! A failure at any call of any backend leaks nothing.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "support/faults.rs"]
 mod faults;

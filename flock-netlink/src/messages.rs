@@ -16,8 +16,8 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteProtocol,
-    RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags,
+    RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -401,9 +401,14 @@ fn main_table(family: AddressFamily) -> RouteMessage {
 }
 
 /// A next hop of a route with several.
+///
+/// A gateway is marked as on-link, so that routing daemons need not know the
+/// interface's addresses to believe it: the kernel tells those a little later than
+/// the route, and BIRD would refuse the route until its next look at everything.
 pub(crate) fn next_hop(index: u32, gateway: Option<Ipv6Addr>) -> RouteNextHop {
     let mut hop = RouteNextHop::default();
     hop.interface_index = index;
+    hop.flags = gateway.map_or(RouteNextHopFlags::empty(), |_| RouteNextHopFlags::Onlink);
     hop.attributes = gateway.map(|v6| RouteAttribute::Gateway(RouteAddress::Inet6(v6))).into_iter().collect();
     hop
 }
