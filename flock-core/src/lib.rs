@@ -39,12 +39,12 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let clock = Arc::new(SystemClock);
-//! let dataplane = MemoryDataplane::new();
+//! let dataplane = Arc::new(MemoryDataplane::new());
 //! dataplane.add_namespace("/run/netns/web-0");
 //! let backends = Backends {
 //!     ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::from_secs(30), 0)),
 //!     store: Arc::new(MemoryStore::new()),
-//!     dataplane: Arc::new(dataplane.clone()),
+//!     dataplane,
 //!     announcer: Arc::new(MemoryAnnouncer::new()),
 //!     pods: Arc::new(FixedPods::default()),
 //!     clock,
