@@ -1,7 +1,7 @@
 //! Making an attachment.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::facts::LinkFacts;
 use crate::links::{find_link, kernel, link_of, perform, vanished};
 use crate::messages::{self, Use, VethEnd};
 use crate::netns::Namespace;
-use crate::pod::link_local_net;
+use crate::pod::{PodSide, link_local_net};
 use crate::routes::take_over;
 use crate::sysctl;
 use crate::worker::Worker;
@@ -25,6 +25,12 @@ use crate::worker::Worker;
 /// The kernel does the work that a change of carrier needs in the background,
 /// usually before anybody can ask for it. More than this and something is wrong.
 const CARRIER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// As for the carrier: the kernel begins to take packets for a new IPv6 address in the background.
+const ADDRESS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Between two looks at work of the kernel's that takes microseconds, unless the machine is busy.
+const LOOK_AGAIN: Duration = Duration::from_micros(250);
 
 impl Worker {
     /// Makes what is missing of `attachment`: nothing, all, or a part.
@@ -47,7 +53,22 @@ impl Worker {
         let pod_index = host.peer.ok_or_else(|| vanished(attachment.host_interface.as_str()))?;
         trace_span!("4 pod side")
             .in_scope(|| self.ready_pod_side(attachment, &namespace, &mut pod, pod_index))?;
-        trace_span!("5 host routes").in_scope(|| self.ready_host_routes(attachment, host.index, source))
+        trace_span!("5 host routes").in_scope(|| self.ready_host_routes(attachment, host.index, source))?;
+        trace_span!("6 addresses taken")
+            .in_scope(|| self.await_addresses(attachment, &host, &mut pod, pod_index))
+    }
+
+    /// Until both sides take packets for their IPv6 addresses.
+    fn await_addresses(
+        &mut self,
+        attachment: &Attachment,
+        host: &LinkFacts,
+        pod: &mut Conversation,
+        pod_index: u32,
+    ) -> Result<(), DataplaneError> {
+        let inside = PodSide::of(attachment).addresses().filter_map(ipv6).collect();
+        await_local(pod, pod_index, inside, attachment.key.interface.as_str())?;
+        await_local(&mut self.node, host.index, vec![GATEWAY_V6], attachment.host_interface.as_str())
     }
 
     /// The host side, made now or before.
@@ -221,6 +242,44 @@ fn await_carrier(conversation: &mut Conversation, name: &str) -> Result<(), Data
             return Err(kernel("bring up the interface", name, late));
         }
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The kernel acknowledges a new IPv6 address before it takes packets for it: also without
+/// duplicate address detection the address goes through the work queue of that. Until then
+/// packets to it are dropped, or sent back where they came from.
+fn await_local(
+    conversation: &mut Conversation,
+    index: u32,
+    mut addresses: Vec<Ipv6Addr>,
+    name: &str,
+) -> Result<(), DataplaneError> {
+    let start = Instant::now();
+    loop {
+        let questions: Vec<Request> =
+            addresses.iter().map(|address| Request::plain(messages::whose(index, *address))).collect();
+        let answers =
+            conversation.ask(&questions).map_err(|source| kernel("show the routes", name, source))?;
+        let mut answers = answers.into_iter();
+        // No route at all (a refusal) is not yet the one that is waited for either.
+        addresses
+            .retain(|_| !matches!(answers.next(), Some(Ok(Some(answer))) if messages::is_local(&answer)));
+        let Some(address) = addresses.first() else { return Ok(()) };
+        if start.elapsed() > ADDRESS_DEADLINE {
+            let late = io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the address was added, but packets to it are not taken",
+            );
+            return Err(kernel(&format!("take packets for {address}"), name, late));
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn ipv6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
     }
 }
 

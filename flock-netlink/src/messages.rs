@@ -285,6 +285,21 @@ pub(crate) fn route_to(prefix: IpNet) -> RouteMessage {
     message
 }
 
+/// The question whose `address` is, for packets on one interface.
+pub(crate) fn whose(index: u32, address: Ipv6Addr) -> RouteNetlinkMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet6;
+    message.header.destination_prefix_length = 128;
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(address)));
+    message.attributes.push(RouteAttribute::Oif(index));
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+/// Whether the answer to [`whose`] is: ours.
+pub(crate) fn is_local(answer: &RouteNetlinkMessage) -> bool {
+    matches!(answer, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
+}
+
 fn own(message: &mut RouteMessage) {
     message.header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
 }
