@@ -11,12 +11,14 @@
 //! - [`fabric`] joins two nodes and a top-of-rack router, [`node`], [`router`] and
 //!   [`bird`] are its parts.
 //! - [`runtime`] runs the plugin.
+//! - [`bench`] measures ADD and DEL, of Flock and of others.
 //! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions.
 //!
 //! Only Linux has what a lab needs.
 
 #![cfg(target_os = "linux")]
 
+pub mod bench;
 pub mod bird;
 pub mod deadline;
 mod error;

@@ -15,6 +15,11 @@ pub fn agent() -> Result<PathBuf> {
     find("FLOCK_AGENT", "flock-agent")
 }
 
+/// The floor of the benchmark: `$FLOCK_FLOOR`, or `floor` beside the examples in the target directory.
+pub fn floor() -> Result<PathBuf> {
+    find("FLOCK_FLOOR", "floor")
+}
+
 /// An example of this package, built with the program that asks.
 pub fn example(name: &str) -> Result<PathBuf> {
     built(&format!("examples/{name}"))
@@ -27,7 +32,7 @@ fn find(variable: &str, name: &str) -> Result<PathBuf> {
     };
     let path = path.canonicalize().map_err(|error| {
         LabError::Unexpected(format!(
-            "{} can't be used: {error}; build it with `cargo build -p flock-bin`, or set {variable} to it",
+            "{} can't be used: {error}; build it with `cargo build -p flock-bin -p flock-examples`, or set {variable} to it",
             path.display()
         ))
     })?;
