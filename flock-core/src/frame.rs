@@ -31,6 +31,9 @@ pub const MAX_LEN: usize = 1 << 20;
 /// The bytes in front of the JSON.
 pub const HEADER_LEN: usize = 4;
 
+/// Nearly every message has fewer bytes: one read takes it.
+const USUAL_LEN: usize = 4096;
+
 /// What the plugin was told, as it was told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -215,9 +218,9 @@ pub fn decode(bytes: &[u8]) -> Result<Option<&[u8]>, FrameError> {
 pub fn read(mut from: impl Read) -> Result<Vec<u8>, FrameError> {
     let mut header = [0; HEADER_LEN];
     from.read_exact(&mut header).map_err(|error| ended(error, 0))?;
-    let mut json = Vec::new();
     let len = announced(header)?;
     // `take` and not a buffer of the announced size: memory grows with what really comes.
+    let mut json = Vec::with_capacity(len.min(USUAL_LEN));
     let received = from.take(len as u64).read_to_end(&mut json).map_err(FrameError::Io)?;
     complete(json, received, len)
 }
@@ -231,8 +234,8 @@ pub fn write(mut to: impl Write, message: &impl Serialize) -> Result<(), FrameEr
 pub async fn read_async(mut from: impl AsyncRead + Unpin) -> Result<Vec<u8>, FrameError> {
     let mut header = [0; HEADER_LEN];
     from.read_exact(&mut header).await.map_err(|error| ended(error, 0))?;
-    let mut json = Vec::new();
     let len = announced(header)?;
+    let mut json = Vec::with_capacity(len.min(USUAL_LEN));
     let received = from.take(len as u64).read_to_end(&mut json).await.map_err(FrameError::Io)?;
     complete(json, received, len)
 }

@@ -26,7 +26,8 @@ impl Environment for Process {
     }
 
     fn input(&self, limit: usize, deadline: Deadline) -> io::Result<Vec<u8>> {
-        let mut input = Vec::new();
+        // Most configurations fit: one read instead of many small ones.
+        let mut input = Vec::with_capacity(limit.min(4096));
         Bounded::new(io::stdin(), deadline).take(limit as u64).read_to_end(&mut input)?;
         Ok(input)
     }

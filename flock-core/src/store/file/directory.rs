@@ -56,6 +56,11 @@ impl Directory {
         Ok((directory, contents))
     }
 
+    /// Whether no write waits for a medium.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.medium == Medium::Memory
+    }
+
     /// Makes the file of `key` hold `new`, or none, in place of `old`. On failure it holds `old` as before.
     pub(super) fn replace(
         &self,
