@@ -17,7 +17,7 @@ use flock_core::announcer::MemoryAnnouncer;
 use flock_core::attachment::{Attachment, Netns};
 use flock_core::clock::SystemClock;
 use flock_core::cni::{Operation, RawCall, Verb};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Link, NodeFacts};
+use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
 use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::node_config::NodeConfig;
@@ -30,11 +30,11 @@ type Error = Box<dyn std::error::Error>;
 /// A Dataplane that says what it does and keeps the links it has.
 #[derive(Debug, Default)]
 struct Switch {
-    ports: Mutex<BTreeMap<String, Link>>,
+    ports: Mutex<BTreeMap<String, FoundLink>>,
 }
 
 impl Switch {
-    fn ports(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Link>> {
+    fn ports(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, FoundLink>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,8 +63,9 @@ impl Dataplane for Switch {
             addresses.join(" and "),
             attachment.mtu
         ));
-        let link = Link::of(attachment);
-        self.ports().insert(link.interface.to_string(), link);
+        let port =
+            FoundLink { link: Link::of(attachment), addresses: attachment.addresses, mtu: attachment.mtu };
+        self.ports().insert(attachment.host_interface.to_string(), port);
         Ok(())
     }
 
@@ -93,7 +94,7 @@ impl Dataplane for Switch {
         Ok(attachments.iter().map(drift).collect())
     }
 
-    async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
+    async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError> {
         Ok(self.ports().values().cloned().collect())
     }
 
@@ -133,7 +134,7 @@ spec: {cidr6: '2001:db8:1::/64', cidr4: 10.0.1.0/24}",
         "host001.yaml",
     )?;
     let handler = Handler::new(backends, config, Settings::new("this boot"));
-    handler.recover().await?;
+    handler.recover(&[]).await?;
 
     // What a container runtime says, in the order in which it says it.
     for verb in [Verb::Add, Verb::Add, Verb::Check, Verb::Del, Verb::Del] {

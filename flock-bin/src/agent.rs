@@ -158,8 +158,9 @@ async fn start(options: &Options) -> Result<Arc<Handler>, AgentError> {
         pods,
         clock,
     };
+    let unreadable: Vec<_> = set_aside.iter().filter_map(|file| file.key.clone()).collect();
     let handler = Handler::new(backends, config, Settings::new(boot_id()));
-    let recovery = handler.recover().await?;
+    let recovery = handler.recover(&unreadable).await?;
     tracing::info!(
         committed = recovery.committed,
         repaired = recovery.repaired,
@@ -167,6 +168,7 @@ async fn start(options: &Options) -> Result<Arc<Handler>, AgentError> {
         other_boot = recovery.other_boot,
         orphans = recovery.orphans,
         set_aside = set_aside.len(),
+        salvaged = recovery.salvaged,
         "records read"
     );
     Ok(Arc::new(handler))

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use crate::attachment::{Attachment, AttachmentKey, Netns};
+use crate::attachment::{Addresses, Attachment, AttachmentKey, Netns};
 use crate::name::InterfaceName;
 use crate::retry::Retry;
 
@@ -62,7 +62,7 @@ pub trait Dataplane: fmt::Debug + Send + Sync + 'static {
     async fn check(&self, attachments: &[Attachment]) -> Result<Vec<Vec<Drift>>, DataplaneError>;
 
     /// All links of Flock on the node, also those that no record knows.
-    async fn list(&self) -> Result<Vec<Link>, DataplaneError>;
+    async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError>;
 
     /// Makes the blackhole routes of the node's prefixes equal to `prefixes`.
     async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError>;
@@ -96,6 +96,17 @@ impl Link {
     pub fn of(attachment: &Attachment) -> Self {
         Self { interface: attachment.host_interface.clone(), owner: Some(attachment.key.clone()) }
     }
+}
+
+/// A link as [`Dataplane::list`] found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundLink {
+    /// Which, and whose.
+    pub link: Link,
+    /// The pod's own addresses, by the node's routes over the link.
+    pub addresses: Addresses,
+    /// In bytes.
+    pub mtu: u32,
 }
 
 /// One anycast address and the attachments on this node that serve it.

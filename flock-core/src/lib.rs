@@ -57,7 +57,7 @@
 //!     "host001.yaml",
 //! )?;
 //! let handler = Handler::new(backends, config, Settings::new("this boot"));
-//! handler.recover().await?;
+//! handler.recover(&[]).await?;
 //!
 //! // What a container runtime says: environment variables and standard input.
 //! let said = RawCall {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use flock_core::attachment::{Attachment, GATEWAY_V4, Netns};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Link, NodeFacts};
+use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 
@@ -94,7 +94,7 @@ impl Dataplane for NetlinkDataplane {
         self.workers.run(move |worker| worker.check(&attachments)).await
     }
 
-    async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
+    async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError> {
         self.workers.run(Worker::list).await
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use flock_core::attachment::{Attachment, AttachmentKey};
-use flock_core::dataplane::{DataplaneError, Link};
+use flock_core::dataplane::{DataplaneError, FoundLink, Link};
 use flock_core::name::InterfaceName;
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::conversation::{Answer, Conversation, Request};
 use crate::facts::LinkFacts;
 use crate::messages;
+use crate::routes::pod_addresses;
 use crate::worker::Worker;
 use crate::{DOOMED_LINK_GROUP, LINK_GROUP};
 
@@ -66,9 +67,14 @@ impl Worker {
         remove(&mut self.node, &removal, "the links to be removed")
     }
 
-    pub(crate) fn list(&mut self) -> Result<Vec<Link>, DataplaneError> {
+    pub(crate) fn list(&mut self) -> Result<Vec<FoundLink>, DataplaneError> {
         let links = every_link(&mut self.node)?;
-        Ok(links.iter().filter(|facts| is_of_flock(facts)).filter_map(as_link).collect())
+        let mut addresses = pod_addresses(&mut self.node)?;
+        let found = |facts: &LinkFacts| {
+            let addresses = addresses.remove(&facts.index).unwrap_or_default();
+            Some(FoundLink { link: as_link(facts)?, addresses, mtu: facts.mtu })
+        };
+        Ok(links.iter().filter(|facts| is_of_flock(facts)).filter_map(found).collect())
     }
 }
 

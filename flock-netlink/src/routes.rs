@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
+use flock_core::attachment::Addresses;
 use flock_core::dataplane::{AnycastRoute, DataplaneError};
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
@@ -158,6 +159,24 @@ fn hops_of(route: &RouteMessage) -> BTreeSet<Hop> {
         _ => None,
     });
     several.flatten().map(|hop| (hop.interface_index, v6(&hop.attributes))).collect()
+}
+
+/// The pods' own addresses by the interface that they are behind.
+pub(crate) fn pod_addresses(
+    conversation: &mut Conversation,
+) -> Result<BTreeMap<u32, Addresses>, DataplaneError> {
+    let mut found: BTreeMap<u32, Addresses> = BTreeMap::new();
+    for route in own_routes(conversation)? {
+        let is_pods = route.header.kind == RouteType::Unicast && messages::metric(&route) != ANYCAST_METRIC;
+        let Some(index) = messages::output_interface(&route).filter(|_| is_pods) else { continue };
+        let addresses = found.entry(index).or_default();
+        match messages::destination(&route).map(|prefix| prefix.addr()) {
+            Some(IpAddr::V6(address)) => addresses.ipv6 = Some(address),
+            Some(IpAddr::V4(address)) => addresses.ipv4 = Some(address),
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Every route of ours in the main table, of both families.

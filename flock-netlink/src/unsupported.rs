@@ -5,7 +5,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use flock_core::attachment::{Attachment, Netns};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Link, NodeFacts};
+use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
 use ipnet::IpNet;
 
 /// There can be none on this platform.
@@ -45,7 +45,7 @@ impl Dataplane for NetlinkDataplane {
         match *self {}
     }
 
-    async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
+    async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError> {
         match *self {}
     }
 

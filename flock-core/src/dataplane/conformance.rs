@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use super::{AnycastRoute, AnycastServer, Dataplane, DataplaneError, Drift, Link, Side};
+use super::{AnycastRoute, AnycastServer, Dataplane, DataplaneError, Drift, FoundLink, Link, Side};
 use crate::attachment::{
     Addresses, Attachment, AttachmentKey, AttachmentState, GATEWAY_V4, GATEWAY_V6, Netns,
 };
@@ -146,7 +146,7 @@ pub async fn an_attachment_is_complete(harness: &dyn DataplaneHarness) {
     dataplane.prepare().await.unwrap();
     let made = attached(harness, 1).await;
     assert_no_drift(dataplane, &made).await;
-    assert_eq!(dataplane.list().await.unwrap(), [Link::of(&made)]);
+    assert_eq!(dataplane.list().await.unwrap(), [found(&made)]);
 }
 
 /// Idempotence.
@@ -156,7 +156,7 @@ pub async fn a_second_attach_finds_nothing_to_do(harness: &dyn DataplaneHarness)
     let made = attached(harness, 1).await;
     dataplane.attach(&made).await.unwrap();
     assert_no_drift(dataplane, &made).await;
-    assert_eq!(dataplane.list().await.unwrap(), [Link::of(&made)]);
+    assert_eq!(dataplane.list().await.unwrap(), [found(&made)]);
 }
 
 /// IPv6 without IPv4, and the other way round.
@@ -196,7 +196,7 @@ pub async fn attachments_do_not_disturb_each_other(harness: &dyn DataplaneHarnes
     dataplane.detach(&second).await.unwrap();
     dataplane.reap(&[Link::of(&second)]).await.unwrap();
     assert_no_drift(dataplane, &first).await;
-    assert_eq!(dataplane.list().await.unwrap(), [Link::of(&first)]);
+    assert_eq!(dataplane.list().await.unwrap(), [found(&first)]);
 }
 
 /// The second one gets the second candidate of the host interface's name.
@@ -261,7 +261,7 @@ pub async fn a_taken_host_interface_is_refused(harness: &dyn DataplaneHarness) {
     assert!(matches!(error, DataplaneError::HostInterfaceTaken { .. }), "{error}");
     assert!(error.to_string().contains(&first.key.to_string()), "{error}");
     assert_no_drift(dataplane, &first).await;
-    assert_eq!(dataplane.list().await.unwrap(), [Link::of(&first)]);
+    assert_eq!(dataplane.list().await.unwrap(), [found(&first)]);
 }
 
 /// The host interface is none of Flock's, and is left alone.
@@ -290,7 +290,7 @@ pub async fn detach_takes_the_routes_and_leaves_the_link(harness: &dyn Dataplane
             attachment.addresses.prefixes().map(|prefix| Drift::RouteMissing(Side::Host, prefix)).collect();
         assert_eq!(check_one(dataplane, &attachment).await, missing);
     }
-    assert!(dataplane.list().await.unwrap().contains(&Link::of(&attachment)));
+    assert!(dataplane.list().await.unwrap().iter().any(|found| found.link == Link::of(&attachment)));
     assert_no_drift(dataplane, &other).await;
 }
 
@@ -318,7 +318,7 @@ pub async fn reap_removes_links_and_can_be_repeated(harness: &dyn DataplaneHarne
     let dataplane = harness.dataplane();
     let attachment = attached(harness, 1).await;
     dataplane.reap(&[]).await.unwrap();
-    assert_eq!(dataplane.list().await.unwrap(), [Link::of(&attachment)]);
+    assert_eq!(dataplane.list().await.unwrap(), [found(&attachment)]);
     dataplane.detach(&attachment).await.unwrap();
     for _ in 0..2 {
         dataplane.reap(&[Link::of(&attachment)]).await.unwrap();
@@ -338,7 +338,7 @@ pub async fn reap_removes_many_and_leaves_the_others(harness: &dyn DataplaneHarn
         links.push(Link::of(&attached(harness, number).await));
     }
     dataplane.reap(&links).await.unwrap();
-    assert_eq!(dataplane.list().await.unwrap(), [Link::of(&kept)]);
+    assert_eq!(dataplane.list().await.unwrap(), [found(&kept)]);
     assert_no_drift(dataplane, &kept).await;
 }
 
@@ -534,6 +534,11 @@ pub async fn wanted(harness: &dyn DataplaneHarness, number: u16) -> Attachment {
         boot_id: "0f0f0f0f-0000-4000-8000-000000000000".to_owned(),
         created_ms: 0,
     }
+}
+
+/// How `attachment` is listed while it is attached.
+fn found(attachment: &Attachment) -> FoundLink {
+    FoundLink { link: Link::of(attachment), addresses: attachment.addresses, mtu: attachment.mtu }
 }
 
 /// As [`wanted`], attached.

@@ -8,8 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use super::{AnycastRoute, AnycastServer, Dataplane, DataplaneError, Drift, Link, NodeFacts, Side};
-use crate::attachment::{Attachment, AttachmentKey, GATEWAY_V4, GATEWAY_V6, Netns};
+use super::{
+    AnycastRoute, AnycastServer, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts, Side,
+};
+use crate::attachment::{Addresses, Attachment, AttachmentKey, GATEWAY_V4, GATEWAY_V6, Netns};
 use crate::name::InterfaceName;
 
 /// A model of the kernel: namespaces that a test declares, links, routes.
@@ -213,8 +215,8 @@ impl Dataplane for MemoryDataplane {
         Ok(attachments.iter().map(|attachment| model.differences(attachment)).collect())
     }
 
-    async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
-        Ok(self.call()?.own_links())
+    async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError> {
+        Ok(self.call()?.found_links())
     }
 
     async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
@@ -302,6 +304,20 @@ impl Model {
 
     fn own_links(&self) -> Vec<Link> {
         self.links.values().filter_map(|link| link.attachment.as_ref()).map(Link::of).collect()
+    }
+
+    fn found_links(&self) -> Vec<FoundLink> {
+        let found = |made: &Attachment| {
+            let mut addresses = Addresses::default();
+            for (prefix, _) in self.routes.iter().filter(|(_, link)| **link == made.host_interface) {
+                match prefix.addr() {
+                    IpAddr::V6(address) => addresses.ipv6 = Some(address),
+                    IpAddr::V4(address) => addresses.ipv4 = Some(address),
+                }
+            }
+            FoundLink { link: Link::of(made), addresses, mtu: made.mtu }
+        };
+        self.links.values().filter_map(|link| link.attachment.as_ref()).map(found).collect()
     }
 
     fn differences(&self, attachment: &Attachment) -> Vec<Drift> {

@@ -1,13 +1,15 @@
 //! What happens once at the start of the agent, before a request is served.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
+use crate::attachment::{Attachment, AttachmentKey, AttachmentState, Netns};
 use crate::dataplane::{Drift, Link};
 use crate::handler::{Change, Handler, HandlerError, Node};
 use crate::ipam::{IpamError, LeaseOwner};
+use crate::name::NetworkName;
 
 /// What [`Handler::recover`] found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Recovery {
     pub undone: usize,
     /// Records of another boot that were dropped.
     pub other_boot: usize,
+    /// Attachments that got a new record because theirs could not be read.
+    pub salvaged: usize,
     /// Links without a record that were removed.
     pub orphans: usize,
 }
@@ -29,8 +33,12 @@ impl Handler {
     /// committed attachments are verified and mended, all others are taken away, links
     /// that no record knows are removed. Then summaries and announcements.
     ///
+    /// `unreadable` are attachments whose record was there and could not be read
+    /// ([`SetAside::key`](crate::store::SetAside)). Their pods are running: a link of
+    /// theirs is not removed but gets a new record, from what the kernel knows.
+    ///
     /// Traffic of running pods is untouched.
-    pub async fn recover(&self) -> Result<Recovery, HandlerError> {
+    pub async fn recover(&self, unreadable: &[AttachmentKey]) -> Result<Recovery, HandlerError> {
         let config = self.node_config();
         let facts = self.backends.dataplane.prepare().await?;
         self.backends.ipam.configure(config.cidrs, &facts.addresses).await?;
@@ -44,7 +52,8 @@ impl Handler {
         }
         self.set_node(Node { config, facts });
 
-        let mut recovery = Recovery::default();
+        let salvaged = self.salvage(unreadable).await?;
+        let mut recovery = Recovery { salvaged, ..Recovery::default() };
         let (committed, unfinished) = self.read_records(&mut recovery).await?;
         self.mend(&committed, &mut recovery).await?;
         let undone = unfinished.len();
@@ -55,6 +64,45 @@ impl Handler {
         self.backends.dataplane.set_summaries(&summaries).await?;
         self.announce(Change::Gain).await;
         Ok(recovery)
+    }
+
+    /// Writes new records for running pods whose own can't be read. What the kernel
+    /// does not know is lost: the anycast addresses, and where the namespace is, so that
+    /// drift in there is not mended. DEL needs neither.
+    async fn salvage(&self, unreadable: &[AttachmentKey]) -> Result<usize, HandlerError> {
+        let mut salvaged = 0;
+        // The name is lost with the record, and nothing but GC would need it.
+        let Some(network) = NetworkName::new("unknown").ok().filter(|_| !unreadable.is_empty()) else {
+            return Ok(salvaged);
+        };
+        for found in self.backends.dataplane.list().await? {
+            let Some(key) = found.link.owner.filter(|owner| unreadable.contains(owner)) else { continue };
+            if self.backends.store.get(&key).await?.is_some() {
+                continue;
+            }
+            let attachment = Attachment {
+                key,
+                state: AttachmentState::Committed,
+                network: network.clone(),
+                pod: None,
+                pod_uid: None,
+                netns: Netns { path: PathBuf::new(), device: 0, inode: 0 },
+                host_interface: found.link.interface,
+                addresses: found.addresses,
+                anycast: Vec::new(),
+                mtu: found.mtu,
+                boot_id: self.settings.boot_id.clone(),
+                created_ms: self.backends.clock.unix_ms(),
+            };
+            tracing::warn!(
+                attachment = %attachment.owner(),
+                "made a new record for a running container from its link; anycast addresses of its pod are \
+                 no longer announced until it is made again"
+            );
+            self.backends.store.put(&attachment).await?;
+            salvaged += 1;
+        }
+        Ok(salvaged)
     }
 
     /// The records of this boot, complete ones and others, with their addresses held.
@@ -118,7 +166,8 @@ impl Handler {
     async fn remove_orphans(&self, recovery: &mut Recovery) -> Result<(), HandlerError> {
         let known: BTreeSet<AttachmentKey> =
             self.backends.store.list().await?.into_iter().map(|record| record.key).collect();
-        let mut orphans: Vec<Link> = self.backends.dataplane.list().await?;
+        let found = self.backends.dataplane.list().await?;
+        let mut orphans: Vec<Link> = found.into_iter().map(|found| found.link).collect();
         orphans.retain(|link| link.owner.as_ref().is_none_or(|owner| !known.contains(owner)));
         if !orphans.is_empty() {
             tracing::warn!(links = orphans.len(), "removing links that no record knows");

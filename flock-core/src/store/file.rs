@@ -96,6 +96,8 @@ pub struct SetAside {
     pub kept_as: PathBuf,
     /// What is wrong with it.
     pub reason: String,
+    /// Whose record it was, by its name; `None` if that is no record's name.
+    pub key: Option<AttachmentKey>,
 }
 
 impl FileStore {

@@ -47,7 +47,8 @@ async fn links_of_others_are_not_listed_and_not_removed() {
 async fn a_link_without_an_owner_is_listed_and_removed() {
     let lab = Lab::new();
     run(&["ip", "link", "add", "flock00000001", "group", &LINK_GROUP.to_string(), "type", "bridge"]);
-    let listed = lab.dataplane.list().await.unwrap();
+    let found = lab.dataplane.list().await.unwrap();
+    let listed: Vec<Link> = found.into_iter().map(|found| found.link).collect();
     assert_eq!(listed.len(), 1);
     assert_eq!((listed[0].interface.as_str(), &listed[0].owner), ("flock00000001", &None));
     lab.dataplane.reap(&listed).await.unwrap();

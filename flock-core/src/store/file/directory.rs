@@ -148,7 +148,9 @@ impl Directory {
             .ok_or_else(|| io::Error::other("there are 99999 files of that name already, remove some"))
             .map_err(failed("set aside", &path))?;
         fs::rename(&path, &kept_as).map_err(failed("set aside", &path))?;
-        Ok(SetAside { path, kept_as, reason })
+        let key = record::key_of(&name);
+        drop(name);
+        Ok(SetAside { path, kept_as, reason, key })
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::{Attachment, AttachmentKey};
+use crate::name::{ContainerId, InterfaceName};
 
 /// The version that is written, and the only one that is read.
 const VERSION: u64 = 1;
@@ -44,6 +45,22 @@ pub(super) fn file_name(key: &AttachmentKey) -> String {
         }
     }
     name + EXTENSION
+}
+
+/// The key whose file has this name.
+pub(super) fn key_of(name: &str) -> Option<AttachmentKey> {
+    let (container, escaped) = name.strip_suffix(EXTENSION)?.split_once('@')?;
+    let mut parts = escaped.split('%');
+    let mut interface = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2)?;
+        interface.push(u8::from_str_radix(digits, 16).ok()?);
+        interface.extend_from_slice(rest.as_bytes());
+    }
+    let interface = InterfaceName::new(String::from_utf8(interface).ok()?).ok()?;
+    let key = AttachmentKey::new(ContainerId::new(container).ok()?, interface);
+    // Only the one name that the key really has.
+    (file_name(&key) == name).then_some(key)
 }
 
 pub(super) fn encode(attachment: &Attachment) -> serde_json::Result<Vec<u8>> {
@@ -92,7 +109,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::name::{ContainerId, InterfaceName};
 
     fn key(container: &str, interface: &str) -> AttachmentKey {
         AttachmentKey::new(ContainerId::new(container).unwrap(), InterfaceName::new(interface).unwrap())
@@ -130,6 +146,16 @@ mod tests {
                 prop_assert!(!name.contains('/') && !name.starts_with('.') && name.ends_with(EXTENSION));
                 prop_assert!(!name.ends_with(TEMPORARY_EXTENSION));
             }
+        }
+
+        #[test]
+        fn a_key_is_read_back_from_its_name(key in any_key()) {
+            prop_assert_eq!(key_of(&file_name(&key)), Some(key));
+        }
+
+        #[test]
+        fn a_name_that_no_key_has_is_none(name in "[ab@%.é0-9]{0,12}(\\.json)?") {
+            prop_assert!(key_of(&name).is_none_or(|key| file_name(&key) == name));
         }
 
         #[test]

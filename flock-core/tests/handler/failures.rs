@@ -1,10 +1,4 @@
 //! A failure at any call of any backend leaks nothing.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
-
-#[path = "support/faults.rs"]
-mod faults;
-#[path = "support/node.rs"]
-mod node;
 
 use std::collections::HashMap;
 

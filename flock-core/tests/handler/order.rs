@@ -1,5 +1,4 @@
 //! The order of calls, on mocks: what the handler promises to do before what.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

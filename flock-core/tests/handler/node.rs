@@ -127,7 +127,7 @@ impl Node {
     }
 
     pub(crate) async fn recover(&self) -> Result<Recovery, HandlerError> {
-        self.handler.recover().await
+        self.handler.recover(&[]).await
     }
 
     /// Deletes every pod and lets the reaper finish, with nothing failing any more.

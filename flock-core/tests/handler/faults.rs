@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Link, NodeFacts};
+use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
 use flock_core::store::{Store, StoreError};
 use ipnet::IpNet;
@@ -175,7 +175,7 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
         self.inner.check(attachments).await
     }
 
-    async fn list(&self) -> Result<Vec<Link>, DataplaneError> {
+    async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError> {
         if self.faults.fails("dataplane.list") {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }

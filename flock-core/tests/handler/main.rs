@@ -1,0 +1,8 @@
+//! The handler on reference backends and on mocks.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod failures;
+mod faults;
+mod node;
+mod order;
+mod recover;
