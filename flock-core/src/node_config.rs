@@ -234,6 +234,13 @@ fn bgp_part(bgp: &BgpSpec, cidrs: NodeCidrs, problems: &mut Vec<String>) -> Bgp 
         if peer.address.is_unspecified() || peer.address.is_multicast() || peer.address.is_loopback() {
             problems.push(format!("{field}.address is {}, expected the address of a router", peer.address));
         }
+        if is_link_local(peer.address) {
+            problems.push(format!(
+                "{field}.address is {}, which is link-local and means nothing without an interface; \
+                 expected a global or unique local address of the router",
+                peer.address
+            ));
+        }
         if let Some(own) = cidrs.iter().find(|cidr| cidr.contains(&peer.address)) {
             problems
                 .push(format!("{field}.address is {}, which is in this node's prefix {own}", peer.address));
@@ -243,6 +250,13 @@ fn bgp_part(bgp: &BgpSpec, cidrs: NodeCidrs, problems: &mut Vec<String>) -> Bgp 
     let mut peers = bgp.peers.clone();
     peers.sort();
     Bgp { asn: bgp.asn, router_id: bgp.router_id, peers }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+        IpAddr::V4(address) => address.is_link_local(),
+    }
 }
 
 /// RFC 7607 (0), RFC 6793 (`AS_TRANS`), RFC 7300 (the last ones).
