@@ -7,7 +7,7 @@ use crate::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState, N
 use crate::cni::{Call, CniResult};
 use crate::dataplane::DataplaneError;
 use crate::handler::{Change, Handler, HandlerError};
-use crate::ipam::{AddressRequest, IpamError, LeaseOwner};
+use crate::ipam::{AddressRequest, Algorithm, IpamError, LeaseOwner};
 use crate::pods::PodRef;
 
 /// Where nothing says what the MTU is: that of Ethernet.
@@ -114,6 +114,10 @@ impl Handler {
         owner: &LeaseOwner,
         request: &AddressRequest,
     ) -> Result<Addresses, HandlerError> {
+        if request.algorithm == Algorithm::Stable && owner.pod.is_some() {
+            // A pod that was made again at once is given its address back, not the next best one.
+            self.reap_now(self.doomed_at(|doomed| doomed.pod == owner.pod)).await;
+        }
         let first = self.backends.ipam.allocate(owner, request).await;
         let in_the_way = match &first {
             Err(IpamError::Taken { holder, .. }) => self.doomed_at(|doomed| doomed.key == holder.key),
