@@ -384,9 +384,15 @@ mod network_config {
                 "the annotation \"a\" in \"io.kubernetes.cri.pod-annotations\" is 1, expected a string",
             ),
             (json!({"prevResult": "x"}), "\"prevResult\" is \"x\", expected an object"),
-            (json!({"prevResult": {"ips": [{}]}}), "prevResult.ips[0]: missing field `address`"),
+            (
+                json!({"prevResult": {"ips": [{}]}}),
+                "prevResult.ips[0] is {}, which can't be read: missing field `address`",
+            ),
             (json!({"prevResult": {"interfaces": {}}}), "\"interfaces\" is {}, expected a list"),
-            (json!({"prevResult": {"routes": [{"dst": "x"}]}}), "prevResult.routes[0]: "),
+            (
+                json!({"prevResult": {"routes": [{"dst": "x"}]}}),
+                "prevResult.routes[0] is {\"dst\":\"x\"}, which can't be read: ",
+            ),
         ] {
             let error = NetworkConfig::parse(&config(&extra)).unwrap_err();
             assert_eq!(error.code, Code::DECODING_FAILURE, "{error}");

@@ -64,16 +64,21 @@ pub(super) fn number(map: &Map<String, Value>, key: &str, expected: &str) -> Res
 
 /// What is there is of another type than it should be.
 pub(super) fn wrong_type(what: &str, found: &Value, expected: &str) -> Error {
-    let mut text = found.to_string();
+    Error::new(
+        Code::DECODING_FAILURE,
+        format!("{what} is {}, expected {expected}", shown(found)),
+        "correct the network configuration",
+    )
+}
+
+/// A value, cut to what people read.
+pub(super) fn shown(value: &Value) -> String {
+    let mut text = value.to_string();
     if let Some((cut, _)) = text.char_indices().nth(60) {
         text.truncate(cut);
         text.push('…');
     }
-    Error::new(
-        Code::DECODING_FAILURE,
-        format!("{what} is {text}, expected {expected}"),
-        "correct the network configuration",
-    )
+    text
 }
 
 /// What is there has the right type and a value that can't be used.

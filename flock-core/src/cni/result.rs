@@ -316,7 +316,7 @@ fn entry<T: DeserializeOwned>(what: &str, item: &Value) -> Result<T, Error> {
     T::deserialize(item).map_err(|error| {
         Error::new(
             Code::DECODING_FAILURE,
-            format!("{what}: {error}"),
+            format!("{what} is {}, which can't be read: {error}", json::shown(item)),
             "prevResult is what another plugin of the chain answered: correct that plugin",
         )
     })
