@@ -19,10 +19,7 @@ impl Service for Handler {
             Ok(Operation::Gc(_)) => Err(unsupported(Verb::Gc)),
             Err(error) => Err(error),
         };
-        answer.unwrap_or_else(|error| {
-            tracing::warn!(code = error.code.0, error = %error.msg, "failed");
-            Response::Error(error)
-        })
+        answer.unwrap_or_else(Response::Error)
     }
 }
 
