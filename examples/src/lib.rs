@@ -12,6 +12,7 @@
 //!   [`bird`] are its parts.
 //! - [`runtime`] runs the plugin.
 //! - [`bench`] measures ADD and DEL, of Flock and of others.
+//! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed.
 //! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions.
 //!
 //! Only Linux has what a lab needs.
@@ -30,5 +31,6 @@ pub mod programs;
 pub mod router;
 pub mod runtime;
 pub mod sandbox;
+pub mod snapshot;
 
 pub use error::{LabError, Result};

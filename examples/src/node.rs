@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::bird::Bird;
 use crate::deadline::{Probe, until};
+use crate::fabric::DIR;
 use crate::netns::Netns;
 use crate::process::Daemon;
 use crate::programs;
@@ -104,6 +106,18 @@ impl Node {
         Ok(Self { netns, files, agent: None, bird: None })
     }
 
+    /// A node on no link, for what one node shows. `spec` is that of its NodeConfig. It is
+    /// not started.
+    pub fn alone(name: &str, spec: &Value) -> Result<Self> {
+        let config = json!({
+            "apiVersion": "flock.fritzlab.net/v1alpha1",
+            "kind": "NodeConfig",
+            "metadata": {"name": name},
+            "spec": spec,
+        });
+        Self::create(Netns::create(name)?, &Path::new(DIR).join(name), &config)
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         self.netns.name()
@@ -117,6 +131,11 @@ impl Node {
     /// Starts the agent, and BIRD as soon as the agent has written a configuration for it.
     pub fn start(&mut self) -> Result<()> {
         self.start_agent()?;
+        self.start_bird()
+    }
+
+    /// Starts BIRD as soon as the agent has written a configuration for it.
+    pub fn start_bird(&mut self) -> Result<()> {
         let config = self.files.bird_config.clone();
         self.wait_for_file(&config)?;
         self.bird = Some(Bird::start(&self.netns, &config, &self.files.bird_socket, &self.files.bird_log)?);
@@ -125,6 +144,28 @@ impl Node {
 
     /// Starts the agent and waits until it listens.
     pub fn start_agent(&mut self) -> Result<()> {
+        let name = format!("flock-agent on {}", self.name());
+        self.agent = Some(Daemon::start(&name, &mut self.agent_command()?, &self.files.agent_log)?);
+        let socket = self.files.run.join("flock.sock");
+        self.wait_for_file(&socket)
+    }
+
+    /// Waits until the agent serves pods, which is what STATUS asks.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let runtime = self.runtime()?;
+        let status = runtime.status();
+        let what = format!("the agent of {} to serve pods", self.name());
+        until(&what, START_LIMIT, || {
+            if let Some(agent) = self.agent.as_mut() {
+                agent.must_run()?;
+            }
+            let answer = status.make()?;
+            Ok(if answer.status == Some(0) { Probe::Done(()) } else { Probe::Waiting(answer.said) })
+        })
+    }
+
+    /// The agent with its usual options, not started.
+    pub fn agent_command(&self) -> Result<Command> {
         let files = &self.files;
         let mut command = self.netns.command(programs::agent()?);
         command.args(["--node-name", self.name(), "--source", "files", "--announcer", "bird"]);
@@ -137,10 +178,7 @@ impl Node {
         ] {
             command.arg(option).arg(path);
         }
-        let name = format!("flock-agent on {}", self.name());
-        self.agent = Some(Daemon::start(&name, &mut command, &files.agent_log)?);
-        let socket = files.run.join("flock.sock");
-        self.wait_for_file(&socket)
+        Ok(command)
     }
 
     fn wait_for_file(&mut self, path: &Path) -> Result<()> {
@@ -171,6 +209,13 @@ impl Node {
 
     /// Makes a pod with these annotations (without the group) as a kubelet and its runtime do.
     pub fn add_pod(&self, name: &str, annotations: &[(&str, &str)]) -> Result<Pod> {
+        let container = self.make_container(name, annotations)?;
+        let addresses = self.runtime()?.add(&container)?;
+        Ok(Pod { container, node: self.name().to_owned(), addresses })
+    }
+
+    /// The first half of [`add_pod`](Self::add_pod): the namespace and the manifest, no ADD.
+    pub fn make_container(&self, name: &str, annotations: &[(&str, &str)]) -> Result<Container> {
         let container = Container {
             id: format!("{}-{name}", self.name()),
             pod_namespace: "default".to_owned(),
@@ -180,8 +225,7 @@ impl Node {
         let file = self.manifest(name);
         let manifest = manifest(name, self.name(), annotations);
         fs::write(&file, format!("{manifest:#}")).map_err(LabError::file("write", &file))?;
-        let addresses = self.runtime()?.add(&container)?;
-        Ok(Pod { container, node: self.name().to_owned(), addresses })
+        Ok(container)
     }
 
     /// Deletes a pod of this node.

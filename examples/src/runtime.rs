@@ -1,17 +1,19 @@
 //! A container runtime as the plugin sees it: environment variables, a network
 //! configuration on standard input, an answer on standard output (CNI 1.1.0).
 
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::netns::Netns;
-use crate::process::{start_error, status_text};
+use crate::process::status_text;
 use crate::{LabError, Result};
+
+mod call;
+
+pub use call::{Answer, Call, Failure};
 
 /// Runs the plugin in the namespace of one node.
 #[derive(Debug, Clone)]
@@ -105,36 +107,16 @@ impl Runtime {
 
     /// One run of the plugin, whatever comes of it.
     pub fn exec(&self, verb: &str, container: &Container) -> Result<Output> {
-        let mut command = self.command(verb, container);
-        let mut child = command.spawn().map_err(start_error(&command))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A plugin that does not read to the end says why by its answer.
-            stdin.write_all(self.configuration().as_bytes()).ok();
-        }
-        child.wait_with_output().map_err(LabError::file("wait for", &self.plugin))
+        self.prepare(verb, container).exec()
     }
 
-    fn command(&self, verb: &str, container: &Container) -> Command {
-        let arguments = format!(
-            "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={}",
-            container.pod_namespace, container.pod_name, container.id
-        );
-        let mut command = self.node.command(&self.plugin);
-        command
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", &container.id)
-            .env("CNI_NETNS", container.netns.path())
-            .env("CNI_IFNAME", INTERFACE)
-            .env("CNI_PATH", self.plugin.parent().unwrap_or(Path::new("/opt/cni/bin")))
-            .env("CNI_ARGS", arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
+    /// STATUS, which is about no container.
+    pub fn status(&self) -> Call {
+        Call::about_nothing(self, "STATUS").version("1.1.0")
     }
 
-    /// The network configuration, as the runtime takes it from `/etc/cni/net.d`.
-    pub fn configuration(&self) -> String {
-        json!({"cniVersion": "1.0.0", "name": "flock", "type": "flock", "runDir": self.run_dir}).to_string()
+    /// A call that can still be made otherwise than a good runtime would.
+    pub fn prepare(&self, verb: &str, container: &Container) -> Call {
+        Call::new(self, verb, container)
     }
 }
