@@ -110,6 +110,9 @@ pub struct Handler {
     /// What the reaper has to take away, by key.
     doomed: Mutex<BTreeMap<AttachmentKey, Attachment>>,
     reaper_wakes: Notify,
+    /// Held while links are removed: who finds one in the way that is being removed
+    /// already waits until it is gone.
+    reaping: tokio::sync::Mutex<()>,
     /// Held while the announced set is worked out and handed over, so that of two
     /// changes the later one is handed over last.
     announcing: tokio::sync::Mutex<()>,
@@ -134,6 +137,7 @@ impl Handler {
             locks: KeyedLocks::default(),
             doomed: Mutex::default(),
             reaper_wakes: Notify::new(),
+            reaping: tokio::sync::Mutex::new(()),
             announcing: tokio::sync::Mutex::new(()),
             announcements_due: AtomicBool::new(false),
         }

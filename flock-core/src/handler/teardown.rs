@@ -55,9 +55,10 @@ impl Handler {
         self.doomed().values().filter(|attachment| matches(attachment)).cloned().collect()
     }
 
-    /// Takes away those of `attachments` that nobody else is working on. What fails
-    /// stays with the reaper.
+    /// Takes away those of `attachments` that nobody else is working on, after what is
+    /// being taken away already. What fails stays with the reaper.
     pub(super) async fn reap_now(&self, attachments: Vec<Attachment>) {
+        let _one_after_the_other = self.reaping.lock().await;
         let mut held: Vec<(Attachment, KeyGuard<'_>)> = Vec::new();
         for attachment in attachments {
             // Whoever holds the lock deals with the attachment, or leaves it for the next round.
