@@ -77,7 +77,8 @@ fn the_floor_makes_what_flock_makes() -> Result<()> {
         assert_eq!(missing.lines().count(), 2, "{missing}");
 
         // The links are marked as Flock's, so that what removes Flock's removes them.
-        let links = runtime.block_on(dataplane.list()).unwrap();
+        let found = runtime.block_on(dataplane.list()).unwrap();
+        let links: Vec<Link> = found.into_iter().map(|found| found.link).collect();
         assert_eq!(links, [Link::of(&attachment)]);
         runtime.block_on(dataplane.reap(&links)).unwrap();
         floor(&["add", pod.path().to_str().unwrap()])?;

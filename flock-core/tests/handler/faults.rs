@@ -165,6 +165,8 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
         if self.faults.fails("dataplane.reap") {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
+        // The kernel takes tens of milliseconds for this: others go on meanwhile.
+        tokio::task::yield_now().await;
         self.inner.reap(links).await
     }
 

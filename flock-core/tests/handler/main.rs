@@ -5,4 +5,5 @@ mod failures;
 mod faults;
 mod node;
 mod order;
+mod reaping;
 mod recover;

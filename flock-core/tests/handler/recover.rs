@@ -1,7 +1,5 @@
 //! The start of an agent over what an earlier one left.
 
-use std::time::Duration;
-
 use flock_core::attachment::AttachmentState;
 use flock_core::store::Store;
 
@@ -81,31 +79,4 @@ async fn what_was_being_deleted_is_taken_away() {
     let second = world.node(Faults::failing([]));
     assert_eq!(second.recover().await.unwrap().undone, 1);
     world.assert_empty(&second).await;
-}
-
-/// The reaper gathers for a moment, and ends when it is told to.
-#[tokio::test(start_paused = true)]
-async fn the_reaper_removes_links_together() {
-    let world = World::new();
-    let node = world.node(Faults::failing([]));
-    node.recover().await.unwrap();
-    for pod in 0..5 {
-        node.add(pod, &[]).await.unwrap();
-    }
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let work = async {
-        for pod in 0..5 {
-            node.del(pod).await.unwrap();
-        }
-        assert_eq!(world.dataplane.links().len(), 5, "links are removed before they are gathered");
-        while !world.dataplane.links().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        stop.send(()).unwrap();
-    };
-    let until = async { stopped.await.unwrap() };
-    tokio::join!(work, node.handler.run_reaper(until));
-    let reaps = node.faults.log().into_iter().filter(|call| *call == "dataplane.reap").count();
-    assert_eq!(reaps, 1);
-    world.assert_empty(&node).await;
 }
