@@ -82,8 +82,9 @@ impl Netns {
         match round_trip(&said) {
             Some(time) if output.status.success() => Ok(Reply::After(time)),
             _ if output.status.code() == Some(1) => Ok(Reply::None),
-            // There is no route at all.
+            // There is no route at all, or one into a blackhole.
             _ if complaint.contains("Network is unreachable") => Ok(Reply::None),
+            _ if complaint.contains("connect: Invalid argument") => Ok(Reply::None),
             _ => Err(LabError::Unexpected(format!(
                 "{}: ping {target}: {}{}",
                 self.name,

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use flock_examples::deadline::{Probe, until};
+use flock_examples::netns::Reply;
 use flock_examples::node::Node;
 use flock_examples::process::{Daemon, output, run};
 use flock_examples::runtime::Answer;
@@ -206,20 +207,21 @@ fn a_record_that_can_not_be_read_is_set_aside() -> Result<()> {
         let line = log_says(&node, &[&file_text, "is not a valid record"])?;
         contains(&line, &["WARN", &aside_text, "the other records were loaded", "mend it"]);
         assert_eq!(fs::read(&aside).unwrap(), half, "it is kept as it was");
-        assert!(!file.exists());
 
         let runtime = node.runtime()?;
         runtime.check(&kept.container)?;
-        for address in &kept.addresses {
-            node.netns.must_ping(*address, Duration::from_millis(50))?;
+        // Both pods run on, and nobody else gets their addresses.
+        let other = node.add_pod("other", &[])?;
+        for pod in [&kept, &broken, &other] {
+            for address in &pod.addresses {
+                node.netns.must_ping(*address, Duration::from_millis(50))?;
+            }
         }
-        // Its pod is as good as unknown: DEL succeeds, ADD makes it anew.
+        assert!(other.addresses.iter().all(|address| !broken.addresses.contains(address)));
+        log_says(&node, &["made a new record for a running container", &broken.container.id])?;
         runtime.delete(&broken.container)?;
-        let again = runtime.add(&broken.container)?;
-        for address in &again {
-            assert!(!kept.addresses.contains(address));
-            node.netns.must_ping(*address, Duration::from_millis(50))?;
-        }
+        assert_eq!(node.netns.ping(broken.addresses[0], Duration::from_millis(50))?, Reply::None);
+        runtime.add(&broken.container)?;
         assert_eq!(fs::read(&aside).unwrap(), half);
         Ok(())
     })
