@@ -160,8 +160,13 @@ impl Handler {
     /// committed records say. A failure must not fail the pod: the reaper says
     /// everything again until it succeeds.
     async fn announce(&self, change: Change) {
+        let in_order = self.announcing.lock().await;
+        // Due until it is done, also for a call that is dropped in the middle. Under the
+        // lock: a success must not wipe out the failure of a later change.
+        self.announcements_due.store(true, Ordering::Relaxed);
         let done = self.try_announce(change).await;
         self.announcements_due.store(done.is_err(), Ordering::Relaxed);
+        drop(in_order);
         if let Err(error) = done {
             tracing::warn!(%error, "announcements are not up to date; trying again");
             self.reaper_wakes.notify_one();
@@ -169,7 +174,6 @@ impl Handler {
     }
 
     async fn try_announce(&self, change: Change) -> Result<(), HandlerError> {
-        let _in_order = self.announcing.lock().await;
         let routes = anycast_routes(&self.backends.store.list().await?);
         match change {
             Change::Gain => {

@@ -39,10 +39,14 @@ impl Handler {
     /// The attachment if an earlier ADD made it; what is left of one that did not end
     /// well is taken away first.
     async fn existing(&self, key: &AttachmentKey, netns: &Netns) -> Result<Option<Attachment>, HandlerError> {
-        let Some(record) = self.backends.store.get(key).await? else {
+        let record = self.backends.store.get(key).await?;
+        // What waits for the reaper goes first, also where its record is gone already or
+        // could not be marked: the reaper would take the new link for the old one.
+        let doomed = self.doomed_at(|doomed| doomed.key == *key).pop();
+        let Some(record) = doomed.clone().or(record) else {
             return Ok(None);
         };
-        if record.state == AttachmentState::Committed && record.netns.is_same(netns) {
+        if doomed.is_none() && record.state == AttachmentState::Committed && record.netns.is_same(netns) {
             // Idempotent, and mends what something else may have broken since.
             self.backends.dataplane.attach(&record).await?;
             return Ok(Some(record));

@@ -37,8 +37,10 @@ impl KeyedLocks {
 
     /// The lock of `key` if nobody has it.
     pub(super) fn try_lock(&self, key: &AttachmentKey) -> Option<KeyGuard<'_>> {
-        let guard = self.entry(key).try_lock_owned().ok()?;
-        Some(KeyGuard { owner: self, key: key.clone(), guard: Some(guard) })
+        // As above: an attempt that fails may be the last one to let go of the entry.
+        let mut attempt = KeyGuard { owner: self, key: key.clone(), guard: None };
+        attempt.guard = self.entry(key).try_lock_owned().ok();
+        attempt.guard.is_some().then_some(attempt)
     }
 
     fn entry(&self, key: &AttachmentKey) -> Lock {

@@ -49,8 +49,7 @@ impl Handler {
         self.reaper_wakes.notify_one();
     }
 
-    /// What is waiting for the reaper in the namespace and under the interface name
-    /// that a new attachment wants.
+    /// What `matches` of all that is waiting for the reaper.
     pub(super) fn doomed_at(&self, matches: impl Fn(&Attachment) -> bool) -> Vec<Attachment> {
         self.doomed().values().filter(|attachment| matches(attachment)).cloned().collect()
     }
@@ -62,10 +61,11 @@ impl Handler {
         let mut held: Vec<(Attachment, KeyGuard<'_>)> = Vec::new();
         for attachment in attachments {
             // Whoever holds the lock deals with the attachment, or leaves it for the next round.
-            if let Some(guard) = self.locks.try_lock(&attachment.key)
-                && self.doomed().contains_key(&attachment.key)
-            {
-                held.push((attachment, guard));
+            let Some(guard) = self.locks.try_lock(&attachment.key) else { continue };
+            // As it is now: before the lock, it may have been made and deleted once more.
+            let current = self.doomed().get(&attachment.key).cloned();
+            if let Some(current) = current {
+                held.push((current, guard));
             }
         }
         if held.is_empty() {

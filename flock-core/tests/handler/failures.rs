@@ -78,6 +78,32 @@ async fn a_failed_add_leaves_nothing() {
     }
 }
 
+/// What the reaper still has to take away of a deletion that failed is not taken from
+/// the attachment that was made in its place.
+#[tokio::test]
+async fn a_failed_del_does_not_take_the_next_attachment_away() {
+    let unharmed = Faults::failing([]);
+    let node = World::new().node(unharmed.clone());
+    node.recover().await.unwrap();
+    node.add(1, &[]).await.unwrap();
+    let before = unharmed.calls();
+    node.del(1).await.unwrap();
+    let of_del = unharmed.log().split_off(before);
+    assert_eq!(of_del, ["store.get", "store.put", "dataplane.detach"]);
+
+    let world = World::new();
+    // The record can't be marked, nor the routes be removed.
+    let node = world.node(Faults::failing([before + 1, before + 2]));
+    node.recover().await.unwrap();
+    node.add(1, &[]).await.unwrap();
+    node.del(1).await.unwrap_err();
+    node.add(1, &[]).await.unwrap();
+    assert_eq!(node.handler.reap().await, 0);
+    assert!(world.dataplane.is_attached(&key(1)));
+    node.delete_all().await;
+    world.assert_empty(&node).await;
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Add(u8, Asking),
@@ -152,9 +178,9 @@ proptest! {
                         }
                     }
                     Step::Del(pod) => {
+                        let deleted = given.remove(&pod);
                         if node.del(pod).await.is_ok() {
-                            let routed: Vec<_> = given
-                                .remove(&pod)
+                            let routed: Vec<_> = deleted
                                 .into_iter()
                                 .flatten()
                                 .filter(|ip| world.dataplane.routes().contains(&ip.address))
@@ -174,6 +200,9 @@ proptest! {
                     }
                 }
                 world.assert_sound().await;
+                for pod in given.keys() {
+                    prop_assert!(world.dataplane.is_attached(&key(*pod)), "pod {} lost its link", pod);
+                }
             }
             node.delete_all().await;
             world.assert_empty(&node).await;
