@@ -1,10 +1,151 @@
-//! The start of an agent over what an earlier one left.
+//! What the start of an agent does with the records and links that it finds.
 
-use flock_core::attachment::AttachmentState;
-use flock_core::store::Store;
+use std::path::Path;
+use std::sync::Arc;
+
+use flock_core::attachment::{Attachment, AttachmentState};
+use flock_core::cni::CniResult;
+use flock_core::dataplane::{Dataplane, Link};
+use flock_core::handler::{HandlerError, Recovery};
+use flock_core::ipam::{Ipam, IpamError};
+use flock_core::store::{MemoryStore, Store};
 
 use crate::faults::Faults;
-use crate::node::{World, key};
+use crate::node::{Node, World, key, namespace};
+
+/// An agent that has not recovered yet, of a node that another one has left.
+fn next(world: &World) -> Node {
+    world.node(Faults::failing([]))
+}
+
+/// A node with one pod, and what the pod was given.
+async fn with_a_pod() -> (World, CniResult) {
+    let world = World::new();
+    let node = next(&world);
+    node.recover().await.unwrap();
+    let given = node.add(1, &[]).await.unwrap();
+    (world, given)
+}
+
+async fn record(world: &World, pod: u8) -> Attachment {
+    world.store.get(&key(pod)).await.unwrap().unwrap()
+}
+
+async fn copy_of(world: &World) -> Arc<MemoryStore> {
+    let copy = MemoryStore::new();
+    for record in world.store.list().await.unwrap() {
+        copy.put(&record).await.unwrap();
+    }
+    Arc::new(copy)
+}
+
+/// Asks for the very address that the pod has.
+async fn ask_for_the_address_of(world: &World, node: &Node, pod: u8) -> Result<CniResult, HandlerError> {
+    let held = record(world, pod).await.addresses.ipv6.unwrap().to_string();
+    node.add(9, &[("ipv6", held.as_str())]).await
+}
+
+#[tokio::test]
+async fn a_complete_attachment_stays_as_it_is() {
+    let (world, given) = with_a_pod().await;
+    let node = next(&world);
+    let recovery = node.recover().await.unwrap();
+    assert_eq!(recovery, Recovery { committed: 1, ..Recovery::default() });
+    assert!(world.dataplane.is_attached(&key(1)));
+    assert_eq!(node.add(1, &[]).await.unwrap(), given, "a repeated ADD is answered from the record");
+}
+
+#[tokio::test]
+async fn addresses_of_complete_attachments_are_held() {
+    let (world, _) = with_a_pod().await;
+    let node = next(&world);
+    node.recover().await.unwrap();
+    let error = ask_for_the_address_of(&world, &node, 1).await.unwrap_err();
+    assert!(
+        matches!(&error, HandlerError::Ipam(IpamError::Taken { holder, .. }) if holder.key == key(1)),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_broken_of_a_complete_attachment_is_mended() {
+    let (world, _) = with_a_pod().await;
+    let broken = record(&world, 1).await;
+    world.dataplane.detach(&broken).await.unwrap();
+    assert!(!world.dataplane.is_attached(&key(1)));
+    let recovery = next(&world).recover().await.unwrap();
+    assert_eq!(recovery, Recovery { committed: 1, repaired: 1, ..Recovery::default() });
+    assert!(world.dataplane.is_attached(&key(1)));
+}
+
+#[tokio::test]
+async fn half_made_and_half_deleted_attachments_are_gone() {
+    for state in [AttachmentState::Pending, AttachmentState::Deleting] {
+        let (world, _) = with_a_pod().await;
+        world.store.put(&Attachment { state, ..record(&world, 1).await }).await.unwrap();
+        let node = next(&world);
+        let recovery = node.recover().await.unwrap();
+        assert_eq!(recovery, Recovery { undone: 1, ..Recovery::default() }, "{state:?}");
+        world.assert_empty(&node).await;
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_half_deleted_attachments_are_held_while_the_link_is_there() {
+    let (world, _) = with_a_pod().await;
+    let deleting = Attachment { state: AttachmentState::Deleting, ..record(&world, 1).await };
+    world.store.put(&deleting).await.unwrap();
+    // Where the start removes the link.
+    let counting = Faults::failing([]);
+    World { store: copy_of(&world).await, ..World::new() }.node(counting.clone()).recover().await.unwrap();
+    let at = counting.log().iter().position(|call| *call == "dataplane.reap").unwrap();
+
+    let node = world.node(Faults::failing([at]));
+    node.recover().await.unwrap();
+    assert_eq!(world.dataplane.links().len(), 1);
+    for usage in node.ipam.usage().await.unwrap() {
+        assert_eq!(usage.in_use, 1, "{}", usage.prefix);
+    }
+    assert_eq!(node.handler.reap().await, 0);
+    world.assert_empty(&node).await;
+}
+
+#[tokio::test]
+async fn records_of_another_boot_are_dropped_with_their_addresses() {
+    let (world, _) = with_a_pod().await;
+    let of_another_boot = Attachment { boot_id: "boot-0".to_owned(), ..record(&world, 1).await };
+    world.store.put(&of_another_boot).await.unwrap();
+    world.dataplane.reap(&[Link::of(&of_another_boot)]).await.unwrap();
+    let node = next(&world);
+    let recovery = node.recover().await.unwrap();
+    assert_eq!(recovery, Recovery { other_boot: 1, ..Recovery::default() });
+    world.assert_empty(&node).await;
+    let error = node.check(1).await.unwrap_err();
+    assert!(matches!(error, HandlerError::Unknown(_)), "{error}");
+}
+
+#[tokio::test]
+async fn links_without_a_record_are_removed() {
+    let (world, _) = with_a_pod().await;
+    world.store.delete(&key(1)).await.unwrap();
+    let node = next(&world);
+    let recovery = node.recover().await.unwrap();
+    assert_eq!(recovery, Recovery { orphans: 1, ..Recovery::default() });
+    world.assert_empty(&node).await;
+}
+
+#[tokio::test]
+async fn an_attachment_whose_namespace_is_gone_keeps_its_addresses_until_its_del() {
+    let (world, _) = with_a_pod().await;
+    world.dataplane.remove_namespace(Path::new(&namespace(1)));
+    let node = next(&world);
+    let recovery = node.recover().await.unwrap();
+    assert_eq!(recovery, Recovery { committed: 1, ..Recovery::default() });
+    ask_for_the_address_of(&world, &node, 1).await.unwrap_err();
+    node.del(1).await.unwrap();
+    assert_eq!(node.handler.reap().await, 0);
+    world.assert_empty(&node).await;
+}
 
 /// Whatever the records are made of, the addresses of a running pod stay its own.
 #[tokio::test]
@@ -30,53 +171,4 @@ async fn a_running_pod_whose_record_is_unreadable_keeps_its_link_and_addresses()
     assert!(world.dataplane.is_attached(&key(1)));
     third.delete_all().await;
     world.assert_empty(&third).await;
-}
-
-#[tokio::test]
-async fn a_link_without_any_record_is_removed() {
-    let world = World::new();
-    let first = world.node(Faults::failing([]));
-    first.recover().await.unwrap();
-    first.add(1, &[]).await.unwrap();
-    world.store.delete(&key(1)).await.unwrap();
-    let second = world.node(Faults::failing([]));
-    let recovery = second.recover().await.unwrap();
-    assert_eq!((recovery.salvaged, recovery.orphans), (0, 1));
-    world.assert_empty(&second).await;
-}
-
-/// The kernel that they describe is gone, and so are their links.
-#[tokio::test]
-async fn records_of_another_boot_are_dropped_and_their_addresses_free() {
-    let world = World::new();
-    let first = world.node(Faults::failing([]));
-    first.recover().await.unwrap();
-    let before = first.add(1, &[("ipv6", "2001:db8:1::7")]).await.unwrap();
-    let mut record = world.store.get(&key(1)).await.unwrap().unwrap();
-    record.boot_id = "boot-0".to_owned();
-    world.store.put(&record).await.unwrap();
-
-    let second = world.node(Faults::failing([]));
-    let recovery = second.recover().await.unwrap();
-    assert_eq!((recovery.other_boot, recovery.committed), (1, 0));
-    let again = second.add(2, &[("ipv6", "2001:db8:1::7")]).await.unwrap();
-    assert_eq!(again.ips[0].address, before.ips[0].address);
-    second.del(1).await.unwrap();
-    second.delete_all().await;
-    world.assert_empty(&second).await;
-}
-
-/// Deleted before the agent died, and not reaped.
-#[tokio::test]
-async fn what_was_being_deleted_is_taken_away() {
-    let world = World::new();
-    let first = world.node(Faults::failing([]));
-    first.recover().await.unwrap();
-    first.add(1, &[]).await.unwrap();
-    first.del(1).await.unwrap();
-    let left = world.store.get(&key(1)).await.unwrap().unwrap();
-    assert_eq!(left.state, AttachmentState::Deleting);
-    let second = world.node(Faults::failing([]));
-    assert_eq!(second.recover().await.unwrap().undone, 1);
-    world.assert_empty(&second).await;
 }
