@@ -7,6 +7,26 @@ use clap::Parser;
 use flock_core::name::NodeName;
 use serde::Deserialize;
 
+/// What a manual page would say beside the options.
+const AFTER_HELP: &str = "\
+Files:
+  RUN-DIR/flock.sock    where the plugin asks; for root only
+  RUN-DIR/attachments/  one record for each attachment, as JSON
+  RUN-DIR/bird.ctl      BIRD's control socket, made by BIRD
+
+Signals:
+  SIGTERM, SIGINT  answer the requests at work, then end; pods keep their addresses,
+                   routes and announcements
+
+Exit status:
+  0  ended by a signal
+  1  could not start, or could not go on; the last line on standard error says why
+  2  the options make no sense
+
+Example, on one machine without a cluster:
+  flock-agent --node-name host001 --node-config host001.yaml --pods pods/
+  bird -c /etc/flock/bird/bird.conf -s /run/flock/bird.ctl";
+
 /// Gives this node's pods their addresses and announces them over BGP.
 ///
 /// The agent serves the CNI plugin `flock` on a socket in its run directory, keeps one
@@ -16,7 +36,7 @@ use serde::Deserialize;
 /// Every option can also be given as an environment variable or as a key of the
 /// configuration file; flags win over the environment, the environment over the file.
 #[derive(Debug, Parser)]
-#[command(name = "flock-agent", version, max_term_width = 100)]
+#[command(name = "flock-agent", version, max_term_width = 100, after_long_help = AFTER_HELP)]
 struct CommandLine {
     /// A YAML file with any of the options below, each under its long name without dashes in front
     #[arg(long, value_name = "FILE", env = "FLOCK_CONFIG")]
