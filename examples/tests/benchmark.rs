@@ -1,4 +1,5 @@
 //! The benchmark works, and its floor is a floor: it makes what Flock makes.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::fs;
 use std::path::Path;

@@ -24,6 +24,10 @@ pub struct AgentNumbers {
     pub attachments: usize,
     /// Resident memory with them, in KiB.
     pub loaded_kib: u64,
+    /// Resident memory after a restart with them, in KiB.
+    pub restarted_kib: u64,
+    /// Resident memory with as many attachments as `records`, in KiB.
+    pub full_kib: u64,
     /// How many committed records it was started with.
     pub records: usize,
     /// From the start of the process until an ADD was served.
@@ -39,23 +43,25 @@ pub(super) fn measure(dir: &Path, scale: &Scale) -> Result<AgentNumbers> {
         let pod = pods.after(index).first().ok_or_else(|| LabError::Unexpected("no pod is left".into()))?;
         until_served(flock, pod)
     };
-    // One ADD and DEL, so that nothing is measured that is still being started.
-    served(&flock, scale.records + 1)?;
-    let last = pods.after(scale.records + 1).first();
-    if let Some(pod) = last {
-        within(flock.netns(), || call(&flock, Verb::Del, pod))?;
-    }
+    // One ADD, so that nothing is measured that is still being started; its pod goes again.
+    let tried = |flock: &Contender| -> Result<()> {
+        served(flock, scale.records + 1)?;
+        let mut gone = pods.after(scale.records + 1).iter().take(1);
+        within(flock.netns(), || gone.try_for_each(|pod| call(flock, Verb::Del, pod).map(drop)))
+    };
+    tried(&flock)?;
     flock.settle()?;
     let empty_kib = resident_kib(&mut flock)?;
     add_all(&mut flock, pods.first(scale.memory_attachments), AT_ONCE)?;
     let loaded_kib = resident_kib(&mut flock)?;
+    restart(&mut flock)?;
+    tried(&flock)?;
+    let restarted_kib = resident_kib(&mut flock)?;
     let more = pods.first(scale.records).get(scale.memory_attachments..).unwrap_or_default();
     add_all(&mut flock, more, AT_ONCE)?;
+    let full_kib = resident_kib(&mut flock)?;
 
-    let agent = flock.node()?.agent();
-    agent.ok_or_else(|| LabError::Unexpected("the agent was not started".into()))?.kill()?;
-    let start = Instant::now();
-    flock.node()?.start_agent()?;
+    let start = restart(&mut flock)?;
     served(&flock, scale.records)?;
     let start = start.elapsed();
     let started_kib = resident_kib(&mut flock)?;
@@ -63,10 +69,22 @@ pub(super) fn measure(dir: &Path, scale: &Scale) -> Result<AgentNumbers> {
         empty_kib,
         attachments: scale.memory_attachments,
         loaded_kib,
+        restarted_kib,
+        full_kib,
         records: scale.records,
         start,
         started_kib,
     })
+}
+
+/// Kills the agent and starts it again; answers when it was started.
+fn restart(flock: &mut Contender) -> Result<Instant> {
+    let node = flock.node()?;
+    let agent = node.agent();
+    agent.ok_or_else(|| LabError::Unexpected("the agent was not started".into()))?.kill()?;
+    let start = Instant::now();
+    node.start_agent()?;
+    Ok(start)
 }
 
 /// As a runtime does: it comes again until the agent is ready.

@@ -22,13 +22,13 @@ impl Pods {
         let pods: Vec<Pod> = (0..count)
             .map(|number| Pod { number, netns: PathBuf::from(format!("/run/netns/{name}-{number}")) })
             .collect();
-        let script: String = (0..count).map(|number| format!("netns add {name}-{number}\n")).collect();
+        let script: Vec<String> = (0..count).map(|number| format!("netns add {name}-{number}\n")).collect();
         let failed = |error: std::io::Error| LabError::Unexpected(format!("ip -batch: {error}"));
         let mut command = Command::new("ip");
         command.args(["-batch", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(script.as_bytes()).map_err(failed)?;
+            stdin.write_all(script.concat().as_bytes()).map_err(failed)?;
         }
         let output = child.wait_with_output().map_err(failed)?;
         if !output.status.success() {

@@ -70,7 +70,7 @@ impl Report {
         };
         let rate = many.add.per_second() / many_bridge.add.per_second();
         #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let mib = self.agent.loaded_kib as f64 / 1024.0;
+        let mib = self.agent.loaded_kib.max(self.agent.restarted_kib) as f64 / 1024.0;
         let plugin = self.binaries.first()?;
         let start = self.agent.start.as_secs_f64();
         Some(vec![
@@ -137,11 +137,13 @@ impl fmt::Display for Report {
         let agent = &self.agent;
         writeln!(
             f,
-            "\nAgent: {} KiB resident without attachments, {} KiB with {}; started with {} records it served \
-             ADD after {} ms and had {} KiB.",
+            "\nAgent: {} KiB resident without attachments, {} KiB with {}, {} KiB after a restart with them; \
+             {} KiB with {}; restarted with those it served ADD after {} ms and had {} KiB.",
             agent.empty_kib,
             agent.loaded_kib,
             agent.attachments,
+            agent.restarted_kib,
+            agent.full_kib,
             agent.records,
             milliseconds(agent.start),
             agent.started_kib
@@ -162,8 +164,11 @@ impl fmt::Display for Report {
 /// With as many digits as mean something.
 fn milliseconds(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1000.0;
-    let digits = if milliseconds < 100.0 { 1 } else { 0 };
-    if milliseconds < 10.0 { format!("{milliseconds:.2}") } else { format!("{milliseconds:.digits$}") }
+    match milliseconds {
+        ..10.0 => format!("{milliseconds:.2}"),
+        10.0..100.0 => format!("{milliseconds:.1}"),
+        _ => format!("{milliseconds:.0}"),
+    }
 }
 
 #[allow(clippy::cast_precision_loss, reason = "files are far smaller than 2^52 bytes")]
