@@ -100,11 +100,18 @@ impl Conversation {
         Ok(answers)
     }
 
-    /// Every object of the kind that `message` asks for.
-    pub(crate) fn dump(&mut self, message: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// What `keep` takes of every object of the kind that `message` asks for.
+    ///
+    /// Each is looked at as it comes: a link's message is ten times what is kept of it, and
+    /// a busy node has a thousand.
+    pub(crate) fn dump<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        mut keep: impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Vec<T>> {
         let mut attempt = 1;
         loop {
-            let (found, interrupted) = self.dump_once(message)?;
+            let (found, interrupted) = self.dump_once(message, &mut keep)?;
             if !interrupted || attempt == DUMP_ATTEMPTS {
                 return Ok(found);
             }
@@ -148,7 +155,11 @@ impl Conversation {
         }
     }
 
-    fn dump_once(&mut self, message: &RouteNetlinkMessage) -> io::Result<(Vec<RouteNetlinkMessage>, bool)> {
+    fn dump_once<T>(
+        &mut self,
+        message: &RouteNetlinkMessage,
+        keep: &mut impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<(Vec<T>, bool)> {
         self.outgoing.clear();
         self.append(message, NLM_F_DUMP);
         self.socket.send(&self.outgoing, 0)?;
@@ -162,7 +173,7 @@ impl Conversation {
                 interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match payload {
                     NetlinkPayload::InnerMessage(message) => {
-                        found.push(message);
+                        found.extend(keep(message));
                         false
                     }
                     NetlinkPayload::Error(error) => {

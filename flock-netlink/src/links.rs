@@ -97,10 +97,9 @@ fn belongs_to(facts: &LinkFacts, owner: Option<&AttachmentKey>) -> bool {
 
 /// Every link of the namespace.
 pub(crate) fn every_link(conversation: &mut Conversation) -> Result<Vec<LinkFacts>, DataplaneError> {
-    let found = conversation
-        .dump(&messages::every_link())
-        .map_err(|source| kernel("list", "the interfaces", source))?;
-    Ok(found.iter().filter_map(LinkFacts::read).collect())
+    conversation
+        .dump(&messages::every_link(), |message| LinkFacts::read(&message))
+        .map_err(|source| kernel("list", "the interfaces", source))
 }
 
 /// The link of that name, if there is one.

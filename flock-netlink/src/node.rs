@@ -1,7 +1,6 @@
 //! The node itself: what routing needs of it, and what is to be known about it.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -85,9 +84,8 @@ fn addresses(conversation: &mut Conversation) -> Result<Vec<NodeAddress>, Datapl
     let mut found = Vec::new();
     for family in [AddressFamily::Inet6, AddressFamily::Inet] {
         let question = messages::addresses(family, 0);
-        let listed: io::Result<Vec<RouteNetlinkMessage>> = conversation.dump(&question);
-        let listed = listed.map_err(|source| kernel("list", "the addresses", source))?;
-        found.extend(listed.iter().filter_map(node_address));
+        let listed = conversation.dump(&question, |message| node_address(&message));
+        found.extend(listed.map_err(|source| kernel("list", "the addresses", source))?);
     }
     Ok(found)
 }

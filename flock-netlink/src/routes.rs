@@ -194,12 +194,11 @@ pub(crate) fn dump_routes(
     conversation: &mut Conversation,
     question: &RouteNetlinkMessage,
 ) -> Result<Vec<RouteMessage>, DataplaneError> {
-    let found = conversation.dump(question).map_err(|source| kernel("list", "the routes", source))?;
-    let routes = found.into_iter().filter_map(|message| match message {
+    let route = |message| match message {
         RouteNetlinkMessage::NewRoute(route) => Some(route),
         _ => None,
-    });
-    Ok(routes.collect())
+    };
+    conversation.dump(question, route).map_err(|source| kernel("list", "the routes", source))
 }
 
 fn is_own(route: &RouteMessage) -> bool {

@@ -86,13 +86,15 @@ impl State {
     ) -> Result<(), DataplaneError> {
         for family in FAMILIES {
             let question = messages::addresses(family, index.unwrap_or(0));
-            let found =
-                conversation.dump(&question).map_err(|source| kernel("list", "the addresses", source))?;
-            self.addresses.extend(found.iter().filter_map(usable_address));
+            let found = conversation
+                .dump(&question, |message| usable_address(&message))
+                .map_err(|source| kernel("list", "the addresses", source))?;
+            self.addresses.extend(found);
             let question = messages::neighbours(family, index);
-            let found =
-                conversation.dump(&question).map_err(|source| kernel("list", "the neighbours", source))?;
-            self.neighbours.extend(found.iter().filter_map(permanent_neighbour));
+            let found = conversation
+                .dump(&question, |message| permanent_neighbour(&message))
+                .map_err(|source| kernel("list", "the neighbours", source))?;
+            self.neighbours.extend(found);
         }
         Ok(())
     }
