@@ -1,5 +1,6 @@
 //! The agent's options: flags over environment over configuration file over defaults.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ Exit status:
 Example, on one machine without a cluster:
   flock-agent --node-name host001 --node-config host001.yaml --pods pods/
   bird -c /etc/flock/bird/bird.conf -s /run/flock/bird.ctl";
+
+/// In seconds: one exchange with BIRD.
+const BIRDC_TIMEOUT: RangeInclusive<u64> = 1..=60;
+/// In seconds: what is released may be needed at once, and nobody waits for longer than a day.
+const ADDRESS_REST: RangeInclusive<u64> = 0..=86_400;
 
 /// Gives this node's pods their addresses and announces them over BGP.
 ///
@@ -85,11 +91,11 @@ struct Given {
     bird_socket: Option<PathBuf>,
 
     /// How long BIRD may take to answer, in seconds [default: 5]
-    #[arg(long, value_name = "SECONDS", env = "FLOCK_BIRDC_TIMEOUT", value_parser = clap::value_parser!(u64).range(1..=60))]
+    #[arg(long, value_name = "SECONDS", env = "FLOCK_BIRDC_TIMEOUT", value_parser = clap::value_parser!(u64).range(BIRDC_TIMEOUT))]
     birdc_timeout: Option<u64>,
 
     /// How long a released address rests before another pod may get it, in seconds [default: 30]
-    #[arg(long, value_name = "SECONDS", env = "FLOCK_ADDRESS_REST", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    #[arg(long, value_name = "SECONDS", env = "FLOCK_ADDRESS_REST", value_parser = clap::value_parser!(u64).range(ADDRESS_REST))]
     address_rest: Option<u64>,
 
     /// The form of the log on standard error; RUST_LOG sets the level, for example RUST_LOG=debug [default: text]
@@ -259,6 +265,16 @@ impl Given {
             ))
         })?;
         let run_dir = self.run_dir.unwrap_or_else(|| PathBuf::from("/run/flock"));
+        let seconds = |key: &str, given: Option<u64>, default: u64, allowed: RangeInclusive<u64>| {
+            let seconds = given.unwrap_or(default);
+            // What the command line and the environment say was looked at there, with a
+            // better message; what the file says was not.
+            if allowed.contains(&seconds) {
+                return Ok(Duration::from_secs(seconds));
+            }
+            let (least, most) = allowed.into_inner();
+            Err(invalid(format!("{key} is {seconds}, expected {least} to {most} seconds")))
+        };
         Ok(Options {
             node_name,
             source: self.source.unwrap_or(Source::Files),
@@ -267,8 +283,8 @@ impl Given {
             announcer: self.announcer.unwrap_or(Announcer::Bird),
             bird_config: self.bird_config.unwrap_or_else(|| PathBuf::from("/etc/flock/bird/bird.conf")),
             bird_socket: self.bird_socket.unwrap_or_else(|| run_dir.join("bird.ctl")),
-            birdc_timeout: Duration::from_secs(self.birdc_timeout.unwrap_or(5)),
-            address_rest: Duration::from_secs(self.address_rest.unwrap_or(30)),
+            birdc_timeout: seconds("birdc-timeout", self.birdc_timeout, 5, BIRDC_TIMEOUT)?,
+            address_rest: seconds("address-rest", self.address_rest, 30, ADDRESS_REST)?,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             run_dir,
         })
@@ -338,6 +354,19 @@ mod tests {
         let machine = Fake { file: "run-dirr: /file\n", node_name: None };
         let error = read(&["--config", "c.yaml"], &machine).unwrap_err().to_string();
         assert!(error.contains("c.yaml") && error.contains("run-dirr"), "{error}");
+    }
+
+    #[test]
+    fn the_file_keeps_to_the_same_limits() {
+        for (file, expected) in [
+            ("birdc-timeout: 0\n", "birdc-timeout is 0, expected 1 to 60 seconds"),
+            ("address-rest: 90000\n", "address-rest is 90000, expected 0 to 86400 seconds"),
+        ] {
+            let error = read(&["--config", "c.yaml"], &Fake { file, node_name: None }).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        assert!(read(&["--birdc-timeout", "0"], &EMPTY).is_err());
+        assert!(read(&["--address-rest", "86400"], &EMPTY).is_ok());
     }
 
     #[test]
