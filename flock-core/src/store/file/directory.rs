@@ -248,6 +248,16 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_on_the_medium_before_they_have_a_name() {
+        let temporary = tempfile::tempdir().unwrap();
+        let on_disk = unsyncable(temporary.path());
+        // It takes every byte, and refuses fsync(2).
+        let null = Path::new("/dev/null");
+        on_disk.write_new(null, b"{}").unwrap_err();
+        Directory { medium: Medium::Memory, ..on_disk }.write_new(null, b"{}").unwrap();
+    }
+
+    #[test]
     fn directories_are_made_with_those_above_them() {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("run/flock/attachments");
