@@ -174,7 +174,9 @@ fn cidr6(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv6Net> {
         return None;
     };
     let address = net.network();
-    let unusable = address.is_multicast() || address.is_unicast_link_local() || address.is_loopback();
+    // Embedded IPv4 addresses (RFC 4291, section 2.5.5), loopback among them.
+    let reserved = address.to_ipv4().is_some();
+    let unusable = address.is_multicast() || address.is_unicast_link_local() || reserved;
     usable_prefix("spec.cidr6", IpNet::V6(net), unusable, problems).then_some(net)
 }
 
@@ -185,7 +187,9 @@ fn cidr4(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv4Net> {
         return None;
     };
     let address = net.network();
-    let unusable = address.is_multicast() || address.is_link_local() || address.is_loopback();
+    // "This network" and what is reserved (RFC 6890).
+    let reserved = matches!(address.octets()[0], 0 | 240..);
+    let unusable = address.is_multicast() || address.is_link_local() || address.is_loopback() || reserved;
     usable_prefix("spec.cidr4", IpNet::V4(net), unusable, problems).then_some(net)
 }
 
@@ -203,7 +207,7 @@ fn usable_prefix(field: &str, net: IpNet, unusable: bool, problems: &mut Vec<Str
     }
     if unusable {
         problems.push(format!(
-            "{field} is {net}, expected a unicast prefix that is neither link-local nor loopback"
+            "{field} is {net}, expected a unicast prefix that is not link-local, loopback or reserved"
         ));
     }
     problems.len() == before
@@ -326,6 +330,9 @@ spec:
             ("10.0.1.0/24", "10.0.1.0/33", "spec.cidr4 is \"10.0.1.0/33\", expected an IPv4 prefix"),
             ("10.0.1.0/24", "0.0.0.0/0", "which is the default route"),
             ("10.0.1.0/24", "224.0.0.0/8", "expected a unicast prefix"),
+            ("10.0.1.0/24", "240.0.0.0/8", "expected a unicast prefix"),
+            ("10.0.1.0/24", "0.0.0.0/8", "expected a unicast prefix"),
+            ("2001:db8:1::/64", "::ffff:10.0.0.0/104", "expected a unicast prefix"),
             ("mtu: 1500", "mtu: 1000", "spec.mtu is 1000, expected 1280 to 65535"),
             ("asn: 64512", "asn: 0", "spec.bgp.asn is 0, which is reserved"),
             ("routerId: 192.0.2.1", "routerId: 0.0.0.0", "spec.bgp.routerId is 0.0.0.0"),

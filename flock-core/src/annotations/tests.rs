@@ -168,6 +168,7 @@ fn anycast_addresses_are_unicast_addresses() {
         "fe80::1",
         "ff02::1",
         "::ffff:192.0.2.1",
+        "::192.0.2.1",
         "0.0.0.0",
         "0.1.2.3",
         "127.0.0.1",

@@ -140,8 +140,8 @@ fn is_unicast(address: IpAddr) -> bool {
             (1..224).contains(&first) && !v4.is_loopback() && !v4.is_link_local()
         }
         IpAddr::V6(v6) => {
-            let elsewhere = v6.is_unspecified() || v6.is_loopback() || v6.to_ipv4_mapped().is_some();
-            !(elsewhere || v6.is_multicast() || v6.is_unicast_link_local())
+            // Embedded IPv4 addresses (RFC 4291, section 2.5.5), unspecified and loopback among them.
+            !(v6.to_ipv4().is_some() || v6.is_multicast() || v6.is_unicast_link_local())
         }
     }
 }
