@@ -57,3 +57,85 @@ fn starting(verb: Verb) -> cni::Error {
         "its log says what it waits for, for example the node's NodeConfig",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use flock_core::announcer::MemoryAnnouncer;
+    use flock_core::clock::SystemClock;
+    use flock_core::cni::RawCall;
+    use flock_core::dataplane::MemoryDataplane;
+    use flock_core::handler::{Backends, Settings};
+    use flock_core::ipam::MemoryIpam;
+    use flock_core::node_config::NodeConfig;
+    use flock_core::store::MemoryStore;
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::agent::pods::PlainPods;
+
+    fn request(verb: Verb, remaining: Duration) -> Request {
+        let raw = RawCall {
+            verb,
+            container_id: "0123456789ab",
+            ifname: "eth0",
+            netns: "/run/netns/pod1",
+            config: br#"{"cniVersion": "1.1.0", "name": "flock", "type": "flock"}"#,
+            remaining,
+            ..RawCall::default()
+        };
+        Request::new(&raw).unwrap()
+    }
+
+    fn handler() -> Arc<Handler> {
+        let clock = Arc::new(SystemClock);
+        let backends = Backends {
+            ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
+            store: Arc::new(MemoryStore::new()),
+            dataplane: Arc::new(MemoryDataplane::new()),
+            announcer: Arc::new(MemoryAnnouncer::new()),
+            pods: Arc::new(PlainPods),
+            clock,
+        };
+        let config = NodeConfig::from_yaml(
+            "{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {name: host001}, \
+             spec: {cidr4: 10.0.1.0/24}}",
+            "test",
+        );
+        Arc::new(Handler::new(backends, config.unwrap(), Settings::new("boot-1")))
+    }
+
+    fn code(response: &Response) -> Option<Code> {
+        match response {
+            Response::Error(error) => Some(error.code),
+            Response::Result(_) => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_the_node_is_ready_only_del_waits() {
+        let service = AgentService::new();
+        let minute = Duration::from_secs(60);
+        for (verb, expected) in [
+            (Verb::Add, Code::TRY_AGAIN_LATER),
+            (Verb::Check, Code::TRY_AGAIN_LATER),
+            (Verb::Status, Code::NOT_AVAILABLE),
+        ] {
+            let response = service.call(request(verb, minute)).now_or_never().unwrap();
+            assert_eq!(code(&response), Some(expected), "{verb}");
+        }
+        let mut del = pin!(service.call(request(Verb::Del, minute)));
+        assert!(del.as_mut().now_or_never().is_none(), "DEL did not wait");
+        service.ready(handler());
+        assert_eq!(code(&del.await), None);
+        assert_eq!(code(&service.call(request(Verb::Status, minute)).await), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_del_waits_no_longer_than_its_runtime() {
+        let service = AgentService::new();
+        let response = service.call(request(Verb::Del, Duration::from_secs(1))).await;
+        assert_eq!(code(&response), Some(Code::TRY_AGAIN_LATER));
+    }
+}
