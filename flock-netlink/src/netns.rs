@@ -7,7 +7,7 @@ use std::path::Path;
 
 use flock_core::attachment::Netns;
 use flock_core::dataplane::DataplaneError;
-use rustix::fs::{fstat, fstatfs};
+use rustix::fs::{fstat, statfs};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -107,18 +107,17 @@ impl Worker {
 }
 
 fn open_namespace_file(path: &Path) -> Result<(File, Netns), DataplaneError> {
-    let file = File::open(path).map_err(|error| {
-        let reason = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file".to_owned(),
-            _ => format!("it can't be opened: {error}"),
-        };
-        DataplaneError::NotANamespace { path: path.to_owned(), reason }
-    })?;
-    let look = |error: Errno| not_a_namespace(path, &format!("it can't be looked at: {error}"));
-    if u64::try_from(fstatfs(&file).map_err(look)?.f_type) != Ok(NSFS_MAGIC) {
+    let unreadable = |error: io::Error, what: &str| match error.kind() {
+        io::ErrorKind::NotFound => not_a_namespace(path, "there is no such file"),
+        _ => not_a_namespace(path, &format!("it can't be {what}: {error}")),
+    };
+    // Before it is opened: that may take for ever (a pipe) or set something off (a device).
+    let file_system = statfs(path).map_err(|error| unreadable(error.into(), "looked at"))?;
+    if u64::try_from(file_system.f_type) != Ok(NSFS_MAGIC) {
         return Err(not_a_namespace(path, "it is not a namespace file, but one of another file system"));
     }
-    let status = fstat(&file).map_err(look)?;
+    let file = File::open(path).map_err(|error| unreadable(error, "opened"))?;
+    let status = fstat(&file).map_err(|error| unreadable(error.into(), "looked at"))?;
     Ok((file, Netns { path: path.to_owned(), device: status.st_dev, inode: status.st_ino }))
 }
 

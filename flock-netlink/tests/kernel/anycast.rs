@@ -36,6 +36,20 @@ async fn no_packet_is_lost_when_a_server_joins_or_leaves() {
     assert!(dropped < PINGS / 10, "{dropped}");
 }
 
+/// Others, BIRD for one, believe a gateway without knowing the interface's addresses.
+#[tokio::test]
+async fn the_gateways_are_on_link() {
+    let lab = Lab::with_addresses();
+    lab.dataplane.prepare().await.unwrap();
+    let (one, two) = (serving(&lab, 1).await, serving(&lab, 2).await);
+    for servers in [&[&one][..], &[&one, &two]] {
+        set(&lab, servers).await;
+        let shown = run(&["ip", "-6", "route", "show", &anycast_v6().to_string()]);
+        assert_eq!(shown.matches(" via ").count(), servers.len(), "{shown}");
+        assert_eq!(shown.matches(" onlink").count(), servers.len(), "{shown}");
+    }
+}
+
 #[tokio::test]
 async fn the_address_survives_one_of_its_servers() {
     let lab = Lab::with_addresses();

@@ -1,6 +1,7 @@
 //! What the node is found to be, and made to be.
 
 use std::path::Path;
+use std::time::Duration;
 
 use flock_core::dataplane::conformance::{DataplaneHarness, attached, wanted};
 use flock_core::dataplane::{Dataplane, DataplaneError};
@@ -92,6 +93,18 @@ async fn what_is_no_pods_namespace_is_refused_with_a_reason() {
     // The threads that look are in the same namespace as this one.
     let own = lab.dataplane.identify(Path::new("/proc/thread-self/ns/net")).await.unwrap_err();
     assert!(own.to_string().ends_with("it is the node's own network namespace"), "{own}");
+}
+
+/// Opening a pipe waits for somebody who writes into it: for ever, on a thread that all need.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_namespace_holds_nobody_up() {
+    let lab = Lab::new();
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    run(&["mkfifo", pipe.to_str().unwrap()]);
+    let looked = tokio::time::timeout(Duration::from_secs(10), lab.dataplane.identify(&pipe)).await;
+    let error = looked.unwrap_or_else(|_| panic!("identify waits for the pipe")).unwrap_err();
+    assert!(error.to_string().ends_with("it is not a namespace file, but one of another file system"));
 }
 
 /// The threads come home from every namespace that they enter.
