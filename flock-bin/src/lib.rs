@@ -1,40 +1,45 @@
-//! The programs of Flock, as a library: what they are made of can be called, tested
-//! and composed otherwise.
+//! The programs of Flock, thin as they are: they pick the backends and compose the rest.
 //!
-//! - [`plugin`] is `flock`, which a container runtime executes for each verb of each
-//!   pod. It is built without the feature `agent`, so that it stays small and static.
-//! - `agent` is `flock-agent`: its options, and the composition of one backend for each
-//!   trait of flock-core. To compose others, start from its source; it is short.
+//! | program | what it is | here |
+//! |---|---|---|
+//! | `flock` | the CNI plugin: small, static, without an async runtime | [`plugin`] |
+//! | `flock-agent` | serves the plugin on each node | `agent`, behind the feature of that name |
 //!
-//! # Example
-//!
-//! The agent's options, read from a command line and a machine that need not be real:
+//! An agent with other backends is a main function of one's own: see the module `handler`
+//! of flock-core for the parts and `agent::run` for how they are put together here. A
+//! plugin under another name reuses all of [`plugin::run`], for which the process is an
+//! argument:
 //!
 //! ```
-//! # #[cfg(feature = "agent")] {
-//! use std::path::Path;
+//! use std::ffi::OsString;
 //!
-//! use flock_bin::agent::options::{Announcer, Machine, Options};
+//! use flock_bin::plugin::{Environment, run};
+//! use flock_core::client::Deadline;
 //!
-//! struct Host001;
+//! /// A runtime that asks which versions of the CNI specification are spoken.
+//! struct AsksForVersions;
 //!
-//! impl Machine for Host001 {
-//!     fn variable(&self, _: &str) -> Option<String> {
-//!         None
+//! impl Environment for AsksForVersions {
+//!     fn arguments(&self) -> Vec<OsString> {
+//!         Vec::new()
 //!     }
-//!     fn hostname(&self) -> Option<String> {
-//!         Some("host001".to_owned())
+//!     fn variable(&self, name: &str) -> Option<OsString> {
+//!         (name == "CNI_COMMAND").then(|| "VERSION".into())
 //!     }
-//!     fn read(&self, _: &Path) -> std::io::Result<String> {
-//!         Ok("announcer: none".to_owned())
+//!     fn input(&self, _limit: usize, _deadline: Deadline) -> std::io::Result<Vec<u8>> {
+//!         Ok(br#"{"cniVersion": "1.0.0"}"#.to_vec())
+//!     }
+//!     fn input_is_terminal(&self) -> bool {
+//!         false
+//!     }
+//!     fn output_is_terminal(&self) -> bool {
+//!         false
 //!     }
 //! }
 //!
-//! let line = ["flock-agent", "--node-config", "host001.yaml", "--config", "agent.yaml"];
-//! let options = Options::read(line, &Host001).unwrap();
-//! assert_eq!(options.node_name.as_str(), "host001");
-//! assert_eq!(options.announcer, Announcer::None);
-//! # }
+//! let outcome = run(&AsksForVersions);
+//! assert_eq!(outcome.status, 0);
+//! assert!(outcome.output.starts_with(r#"{"cniVersion":"1.0.0","supportedVersions":["#));
 //! ```
 
 #[cfg(feature = "agent")]
