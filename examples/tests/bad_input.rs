@@ -1,4 +1,5 @@
 //! Bad input gets a clear error and changes nothing: what runtimes and pods can get wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::fs;
 
@@ -305,9 +306,9 @@ fn an_exhausted_prefix_says_how_full_it_is() -> Result<()> {
         let pod = node.add_pod("operator", &[("ipv4", &wanted)])?;
         assert_eq!(pod.addresses, pods[0].addresses);
         assert_ne!(before.difference(&Snapshot::of(&node, &[&late.netns])?), "");
-        let none = node.make_container("none", &[("ipv6", "true")])?;
-        let call = node.runtime()?.prepare("ADD", &none);
-        refused(&node, &none.netns, &call, POD, &["this node has no IPv6 prefix", "sets no cidr6"])
+        let neither = node.make_container("neither", &[("ipv6", "true")])?;
+        let call = node.runtime()?.prepare("ADD", &neither);
+        refused(&node, &neither.netns, &call, POD, &["this node has no IPv6 prefix", "sets no cidr6"])
     })
 }
 

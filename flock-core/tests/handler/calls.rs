@@ -1,12 +1,4 @@
 //! What the verbs promise beyond the order of calls.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
-
-#[path = "support/faults.rs"]
-#[allow(dead_code, reason = "handler_faults.rs uses the rest")]
-mod faults;
-#[path = "support/node.rs"]
-#[allow(dead_code, reason = "handler_faults.rs uses the rest")]
-mod node;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -50,7 +42,7 @@ async fn requests_for_one_attachment_are_serialised_and_others_do_not_wait() {
     };
     let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
     let handler = Handler::new(backends, config, Settings::new("boot-1"));
-    handler.recover().await.unwrap();
+    handler.recover(&[]).await.unwrap();
     let mut waits_for_its_pod = call(Verb::Add, 1, &[]);
     waits_for_its_pod.config.pod_annotations = None;
     let (del, other) = (call(Verb::Del, 1, &[]), call(Verb::Add, 2, &[]));
