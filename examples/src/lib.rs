@@ -10,7 +10,7 @@
 //! - [`netns`] makes namespaces and links, runs commands in them, and pings.
 //! - [`fabric`] joins two nodes and a top-of-rack router, [`node`], [`router`] and
 //!   [`bird`] are its parts.
-//! - [`bench`] measures ADD and DEL, of Flock and of others.
+//! - [`mod@bench`] measures ADD and DEL, of Flock and of others.
 //! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed.
 //! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions.
 //!

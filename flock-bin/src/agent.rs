@@ -77,6 +77,9 @@ pub enum AgentError {
     /// BIRD's configuration can't be written.
     #[error(transparent)]
     Announcer(#[from] AnnounceError),
+    /// Records of this boot can't be told from those of another.
+    #[error("can't read which boot this is from /proc/sys/kernel/random/boot_id: {0}; mount /proc")]
+    BootId(#[source] io::Error),
     /// The kernel or the records could not be brought in order.
     #[error("the node can't be brought in order: {0}")]
     Recover(#[from] HandlerError),
@@ -106,11 +109,12 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
         () = &mut shutdown => None,
         outcome = start(&options) => Some(outcome),
     };
-    let mut reaper = None;
+    let (mut reaper, mut announcer) = (None, None);
     let result = match outcome {
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok(handler)) => {
+        Some(Ok(Started { handler, bird })) => {
+            announcer = bird;
             service.ready(Arc::clone(&handler));
             tracing::info!(took_ms = started.elapsed().as_millis(), "ready");
             let until = until_stopped();
@@ -134,17 +138,30 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
     {
         tracing::error!(%error, "the reaper ended badly");
     }
+    if let Some(announcer) = announcer {
+        // The last requests may have changed what is to be announced.
+        announcer.shutdown().await;
+    }
     result
 }
 
-async fn start(options: &Options) -> Result<Arc<Handler>, AgentError> {
+struct Started {
+    handler: Arc<Handler>,
+    bird: Option<Arc<BirdAnnouncer>>,
+}
+
+async fn start(options: &Options) -> Result<Started, AgentError> {
     let config = node_config(options).await?;
     let (store, set_aside) = FileStore::open(options.run_dir.join("attachments")).await?;
     let clock = Arc::new(SystemClock);
     let dataplane = NetlinkDataplane::new()?;
-    let announcer: Arc<dyn RouteAnnouncer> = match options.announcer {
-        Announcer::None => Arc::new(MemoryAnnouncer::default()),
-        Announcer::Bird => Arc::new(bird(options)?),
+    let bird = match options.announcer {
+        Announcer::None => None,
+        Announcer::Bird => Some(Arc::new(start_bird(options)?)),
+    };
+    let announcer: Arc<dyn RouteAnnouncer> = match &bird {
+        None => Arc::new(MemoryAnnouncer::default()),
+        Some(bird) => Arc::clone(bird) as _,
     };
     let pods: Arc<dyn PodSource> = match &options.pods {
         Some(directory) => Arc::new(PodDirectory::new(directory)),
@@ -159,7 +176,7 @@ async fn start(options: &Options) -> Result<Arc<Handler>, AgentError> {
         clock,
     };
     let unreadable: Vec<_> = set_aside.iter().filter_map(|file| file.key.clone()).collect();
-    let handler = Handler::new(backends, config, Settings::new(boot_id()));
+    let handler = Handler::new(backends, config, Settings::new(boot_id()?));
     let recovery = handler.recover(&unreadable).await?;
     tracing::info!(
         committed = recovery.committed,
@@ -171,7 +188,7 @@ async fn start(options: &Options) -> Result<Arc<Handler>, AgentError> {
         salvaged = recovery.salvaged,
         "records read"
     );
-    Ok(Arc::new(handler))
+    Ok(Started { handler: Arc::new(handler), bird })
 }
 
 /// Reads the NodeConfig, waiting for the file to appear.
@@ -209,7 +226,7 @@ async fn node_config(options: &Options) -> Result<NodeConfig, AgentError> {
     Ok(config)
 }
 
-fn bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
+fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
     let config = BirdConfig {
         config_path: options.bird_config.clone(),
         socket_path: options.bird_socket.clone(),
@@ -219,11 +236,11 @@ fn bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
     Ok(BirdAnnouncer::start(&config)?)
 }
 
-/// What tells this boot from another one. Where the kernel does not say, records of
-/// other boots can't be told and are taken for this one's.
-fn boot_id() -> String {
+/// What tells this boot from another one.
+fn boot_id() -> Result<String, AgentError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    std::fs::read_to_string(path).map(|id| id.trim().to_owned()).unwrap_or_default()
+    let id = std::fs::read_to_string(path).map_err(AgentError::BootId)?;
+    Ok(id.trim().to_owned())
 }
 
 /// Differs from start to start; `ip-algo: random` needs no more.

@@ -41,6 +41,7 @@ use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
 use crate::ipam::Ipam;
 use crate::node_config::NodeConfig;
 use crate::pods::PodSource;
+use crate::retry::Retry;
 use crate::store::Store;
 
 mod add;
@@ -165,11 +166,15 @@ impl Handler {
         // lock: a success must not wipe out the failure of a later change.
         self.announcements_due.store(true, Ordering::Relaxed);
         let done = self.try_announce(change).await;
-        self.announcements_due.store(done.is_err(), Ordering::Relaxed);
+        // What will never be taken is not tried again before the next change.
+        let again = done.as_ref().is_err_and(|error| error.retry() == Retry::Later);
+        self.announcements_due.store(again, Ordering::Relaxed);
         drop(in_order);
         if let Err(error) = done {
-            tracing::warn!(%error, "announcements are not up to date; trying again");
-            self.reaper_wakes.notify_one();
+            tracing::warn!(%error, again, "announcements are not up to date");
+            if again {
+                self.reaper_wakes.notify_one();
+            }
         }
     }
 

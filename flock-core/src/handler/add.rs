@@ -1,12 +1,13 @@
 //! ADD.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::annotations::Annotations;
 use crate::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState, Netns};
 use crate::cni::{Call, CniResult};
 use crate::dataplane::DataplaneError;
-use crate::handler::{Change, Handler, HandlerError};
+use crate::handler::{Change, Handler, HandlerError, Node};
 use crate::ipam::{AddressRequest, Algorithm, IpamError, LeaseOwner};
 use crate::pods::PodRef;
 
@@ -68,6 +69,7 @@ impl Handler {
         let node = self.node();
         let annotations = self.annotations(call, deadline).await?;
         let request = annotations.request(&node.config.cidrs)?;
+        spare_the_node(&node, annotations.anycast())?;
         let owner = LeaseOwner { key: call.key.clone(), pod: call.args.pod.clone() };
         let addresses = self.allocate(&owner, &request).await?;
         let [host_interface, _] = call.key.host_interface_candidates();
@@ -160,6 +162,24 @@ impl Handler {
             attached => Ok(attached?),
         }
     }
+}
+
+/// A pod that served an address of the node itself, or of a router, would take it away.
+fn spare_the_node(node: &Node, anycast: &[IpAddr]) -> Result<(), IpamError> {
+    let peers = node.config.bgp.iter().flat_map(|bgp| &bgp.peers).map(|peer| peer.address);
+    let peers: Vec<IpAddr> = peers.collect();
+    for address in anycast.iter().copied() {
+        if node.facts.addresses.contains(&address) {
+            return Err(IpamError::Reserved { address, reason: "one of this node's own addresses" });
+        }
+        if peers.contains(&address) {
+            return Err(IpamError::Reserved {
+                address,
+                reason: "the address of one of this node's BGP peers",
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The attachment's own result, after that of the plugins before it in the chain.

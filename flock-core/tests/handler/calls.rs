@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use flock_core::attachment::AttachmentKey;
 use flock_core::cni::{Call, CniResult, Verb};
+use flock_core::dataplane::NodeFacts;
 use flock_core::handler::{Backends, Handler, HandlerError, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::name::ContainerId;
@@ -194,5 +195,19 @@ async fn the_reaper_goes_on_after_a_failure_until_nothing_is_left() {
     };
     let both = async { tokio::join!(reaper, emptied) };
     tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+    world.assert_empty(&node).await;
+}
+
+/// Nobody takes an address of the node or of a router away by serving it.
+#[tokio::test]
+async fn an_anycast_address_of_the_node_or_of_a_peer_is_refused() {
+    let world = World::new();
+    let own = "2001:db8:ffff::2".parse().unwrap();
+    world.dataplane.set_facts(NodeFacts { addresses: vec![own], ..NodeFacts::default() });
+    let node = recovered(&world).await;
+    for (address, reason) in [("2001:db8:ffff::2", "own addresses"), ("2001:db8:ffff::1", "BGP peers")] {
+        let error = node.add(1, &[("anycast", address)]).await.unwrap_err().to_string();
+        assert!(error.contains(address) && error.contains(reason), "{error}");
+    }
     world.assert_empty(&node).await;
 }
