@@ -18,7 +18,6 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # The programs that demo, tests and benchmark run; read by the examples package.
 export FLOCK_PLUGIN = $(TARGET_DIR)/$(HOST)/plugin/flock
 export FLOCK_AGENT = $(TARGET_DIR)/$(PROFILE_DIR)/flock-agent
-export FLOCK_FLOOR = $(TARGET_DIR)/$(HOST)/plugin/floor
 
 .PHONY: help
 help: ## list these commands
@@ -47,7 +46,8 @@ lint: ## formatting, clippy, rustdoc, licences and advisories, the dependency fe
 bench: ## measure ADD and DEL against other plugins (release build)
 	@.ci/install test
 	@$(MAKE) plugin floor agent PROFILE=release
-	@FLOCK_AGENT=$(TARGET_DIR)/release/flock-agent cargo bench --quiet -p flock-examples --bench attachments
+	@FLOCK_AGENT=$(TARGET_DIR)/release/flock-agent FLOCK_FLOOR=$(TARGET_DIR)/$(HOST)/plugin/floor \
+		cargo bench --quiet -p flock-examples --bench attachments
 
 .PHONY: build
 build: plugin agent ## build the plugin (static) and the agent

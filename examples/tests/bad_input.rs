@@ -323,7 +323,7 @@ fn a_path_that_is_no_network_namespace() -> Result<()> {
             ("/run/netns/missing", "there is no such file"),
             ("/run/file", "not a namespace file"),
             ("/run", "not a namespace file"),
-            ("/run/file/netns", "it can't be opened: Not a directory"),
+            ("/run/file/netns", "it can't be looked at: Not a directory"),
             ("/proc/self/ns/uts", "a namespace of another kind than network"),
             ("/run/netns/node", "it is the node's own network namespace"),
         ] {

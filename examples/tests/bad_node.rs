@@ -120,7 +120,7 @@ fn a_node_config_that_can_not_be_used() -> Result<()> {
             ),
             (
                 of_spec(&json!({"cidr6": "fe80::/64"})),
-                vec!["spec.cidr6 is fe80::/64", "neither link-local nor loopback"],
+                vec!["spec.cidr6 is fe80::/64", "that is not link-local, loopback or reserved"],
             ),
             (
                 of_spec(&bgp(twins)),

@@ -109,6 +109,8 @@ impl Worker {
 fn open_namespace_file(path: &Path) -> Result<(File, Netns), DataplaneError> {
     let unreadable = |error: io::Error, what: &str| match error.kind() {
         io::ErrorKind::NotFound => not_a_namespace(path, "there is no such file"),
+        // That says nothing about the file, and passes.
+        _ if is_shortage(&error) => cannot_enter(path, error),
         _ => not_a_namespace(path, &format!("it can't be {what}: {error}")),
     };
     // Before it is opened: that may take for ever (a pipe) or set something off (a device).
@@ -119,6 +121,12 @@ fn open_namespace_file(path: &Path) -> Result<(File, Netns), DataplaneError> {
     let file = File::open(path).map_err(|error| unreadable(error, "opened"))?;
     let status = fstat(&file).map_err(|error| unreadable(error.into(), "looked at"))?;
     Ok((file, Netns { path: path.to_owned(), device: status.st_dev, inode: status.st_ino }))
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
+        .iter()
+        .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error())
 }
 
 fn not_a_namespace(path: &Path, reason: &str) -> DataplaneError {

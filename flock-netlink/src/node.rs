@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 
 use flock_core::attachment::{GATEWAY_V4, GATEWAY_V6};
 use flock_core::dataplane::{DataplaneError, NodeFacts};
@@ -61,12 +60,9 @@ fn keep_router_advertisements(links: &[LinkFacts], routes: &[RouteMessage]) -> R
     Ok(())
 }
 
+/// A kernel without IPv6 is refused here: also pods with IPv4 alone have links that it can't make.
 fn enable_forwarding() -> Result<(), DataplaneError> {
     sysctl::ensure("net/ipv4/ip_forward", "1")?;
-    if !Path::new("/proc/sys/net/ipv6").exists() && Path::new("/proc/sys/net").exists() {
-        tracing::warn!("this kernel runs without IPv6: pods get IPv4 only");
-        return Ok(());
-    }
     // This one passes on to every interface and to those to come ...
     sysctl::ensure("net/ipv6/conf/all/forwarding", "1")?;
     // ... where nobody has changed that since.
