@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use crate::faults::Faults;
-use crate::node::{NODE_CONFIG, Node, World, call, key, namespace};
+use crate::node::{NODE_CONFIG, Node, World, call, key, namespace, pod_key};
 
 async fn recovered(world: &World) -> Node {
     let node = world.node(Faults::failing([]));
@@ -44,8 +44,8 @@ async fn requests_for_one_attachment_are_serialised_and_others_do_not_wait() {
     let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
     let handler = Handler::new(backends, config, Settings::new("boot-1"));
     handler.recover(&[]).await.unwrap();
-    let mut waits_for_its_pod = call(Verb::Add, 1, &[]);
-    waits_for_its_pod.config.pod_annotations = None;
+    pods.insert(pod_key(2), PodInfo::default());
+    let waits_for_its_pod = call(Verb::Add, 1, &[]);
     let (del, other) = (call(Verb::Del, 1, &[]), call(Verb::Add, 2, &[]));
 
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -54,7 +54,7 @@ async fn requests_for_one_attachment_are_serialised_and_others_do_not_wait() {
     let mut second = pin!(handler.del(&del));
     assert!(second.as_mut().now_or_never().is_none(), "DEL did not wait for the ADD before it");
     handler.add(&other, deadline).await.unwrap();
-    pods.insert(waits_for_its_pod.args.pod.clone().unwrap(), PodInfo::default());
+    pods.insert(pod_key(1), PodInfo::default());
     first.await.unwrap();
     second.await.unwrap();
     assert_eq!(handler.reap().await, 0);

@@ -18,6 +18,8 @@ async fn life(node: &Node) {
     let _ = node.check(1).await;
     let _ = node.del(1).await;
     let _ = node.add(1, &[("ipv4", "false")]).await;
+    // Its annotations come from the pod source.
+    let _ = node.add(3, &[]).await;
     node.handler.reap().await;
     let _ = node.del(2).await;
     node.handler.reap().await;
@@ -31,6 +33,9 @@ async fn each_call_may_fail_once() {
     life(&World::new().node(unharmed.clone())).await;
     let calls = unharmed.calls();
     assert!(calls > 40, "the life calls backends only {calls} times: {:?}", unharmed.log());
+    for backend in ["ipam", "store", "dataplane", "announcer", "pods"] {
+        assert!(unharmed.log().iter().any(|call| call.starts_with(backend)), "{backend} is not called");
+    }
     for failing in 0..calls {
         for restart in [false, true] {
             let world = World::new();

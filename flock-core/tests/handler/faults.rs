@@ -7,13 +7,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
 use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
+use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
+use futures_core::stream::BoxStream;
 use ipnet::IpNet;
 
 /// Which calls fail. Calls are counted over all wrappers together.
@@ -206,5 +209,19 @@ impl<T: RouteAnnouncer> RouteAnnouncer for Faulty<T> {
             return Err(AnnounceError::Backend(INJECTED.into()));
         }
         self.inner.sync(wanted).await
+    }
+}
+
+#[async_trait]
+impl<T: PodSource> PodSource for Faulty<T> {
+    async fn pod(&self, wanted: &PodRef, deadline: Instant) -> Result<PodInfo, PodError> {
+        if self.faults.fails("pods.pod") {
+            return Err(PodError::Backend(INJECTED.into()));
+        }
+        self.inner.pod(wanted, deadline).await
+    }
+
+    fn changes(&self) -> BoxStream<'static, PodChange> {
+        self.inner.changes()
     }
 }

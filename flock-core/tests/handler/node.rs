@@ -15,7 +15,7 @@ use flock_core::handler::{Backends, Handler, HandlerError, Recovery, Settings};
 use flock_core::ipam::{Ipam, MemoryIpam};
 use flock_core::name::{ContainerId, InterfaceName, PodKey};
 use flock_core::node_config::NodeConfig;
-use flock_core::pods::FixedPods;
+use flock_core::pods::{FixedPods, PodInfo};
 use flock_core::store::{MemoryStore, Store};
 
 use crate::faults::{Faults, Faulty};
@@ -36,6 +36,7 @@ pub(crate) struct World {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) dataplane: Arc<MemoryDataplane>,
     pub(crate) announcer: Arc<MemoryAnnouncer>,
+    pub(crate) pods: Arc<FixedPods>,
     pub(crate) clock: Arc<ManualClock>,
 }
 
@@ -48,14 +49,16 @@ pub(crate) struct Node {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let dataplane = Arc::new(MemoryDataplane::new());
+        let (dataplane, pods) = (Arc::new(MemoryDataplane::new()), Arc::new(FixedPods::new()));
         for pod in 0..16 {
             dataplane.add_namespace(namespace(pod));
+            pods.insert(pod_key(pod), PodInfo::default());
         }
         Self {
             store: Arc::new(MemoryStore::new()),
             dataplane,
             announcer: Arc::new(MemoryAnnouncer::new()),
+            pods,
             clock: Arc::new(ManualClock::new()),
         }
     }
@@ -68,7 +71,7 @@ impl World {
             store: Faulty::wrap(&self.store, &faults),
             dataplane: Faulty::wrap(&self.dataplane, &faults),
             announcer: Faulty::wrap(&self.announcer, &faults),
-            pods: Arc::new(FixedPods::default()),
+            pods: Faulty::wrap(&self.pods, &faults),
             clock: self.clock.clone(),
         };
         let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
@@ -151,16 +154,17 @@ pub(crate) fn key(pod: u8) -> AttachmentKey {
     )
 }
 
+pub(crate) fn pod_key(pod: u8) -> PodKey {
+    PodKey::new("default", format!("pod{pod}")).unwrap()
+}
+
+/// Annotations come with the request where there are any, else the pod source is asked.
 pub(crate) fn call(verb: Verb, pod: u8, annotations: &[(&str, &str)]) -> Call {
     let mut config =
         NetworkConfig::parse(br#"{"cniVersion":"1.1.0","name":"flock","type":"flock"}"#).unwrap();
-    config.pod_annotations = Some(
-        annotations
-            .iter()
-            .map(|(key, value)| (format!("flock.fritzlab.net/{key}"), (*value).to_owned()))
-            .collect(),
-    );
-    let args = Args { pod: Some(PodKey::new("default", format!("pod{pod}")).unwrap()), ..Args::default() };
+    let annotation = |(key, value): &(&str, &str)| (format!("flock.fritzlab.net/{key}"), (*value).to_owned());
+    config.pod_annotations = (!annotations.is_empty()).then(|| annotations.iter().map(annotation).collect());
+    let args = Args { pod: Some(pod_key(pod)), ..Args::default() };
     Call {
         verb,
         key: key(pod),
