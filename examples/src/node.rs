@@ -128,10 +128,11 @@ impl Node {
         &self.files
     }
 
-    /// Starts the agent, and BIRD as soon as the agent has written a configuration for it.
+    /// Starts the agent and BIRD, and waits until pods can be added.
     pub fn start(&mut self) -> Result<()> {
         self.start_agent()?;
-        self.start_bird()
+        self.start_bird()?;
+        self.wait_ready()
     }
 
     /// Starts BIRD as soon as the agent has written a configuration for it.

@@ -80,6 +80,7 @@ fn the_first_packet_arrives_on_a_node_without_any_default_route() -> Result<()> 
         let netns = Netns::create("lonely")?;
         let mut node = Node::create(netns, &Path::new(DIR).join("lonely"), &config)?;
         node.start_agent()?;
+        node.wait_ready()?;
         let own = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
         node.netns.address("lo", &format!("{own}/128"))?;
         for round in 0..5 {
