@@ -1,0 +1,1 @@
+//! PodSource and NodeConfig of Flock from the Kubernetes API.
