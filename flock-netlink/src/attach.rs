@@ -19,7 +19,7 @@ use crate::messages::{self, Use, VethEnd};
 use crate::netns::Namespace;
 use crate::pod::{PodSide, link_local_net};
 use crate::routes::take_over;
-use crate::sysctl;
+use crate::sysctl::not_set;
 use crate::worker::Worker;
 
 /// The kernel does the work that a change of carrier needs in the background,
@@ -149,11 +149,7 @@ impl Worker {
         {
             if found.to_string() != wanted {
                 let setting = format!("net/ipv6/conf/{name}/{setting}");
-                sysctl::write(&setting, wanted).map_err(|source| DataplaneError::Setting {
-                    name: sysctl::dotted(&setting),
-                    value: wanted.to_owned(),
-                    source,
-                })?;
+                self.sysctls.write(&setting, wanted).map_err(|source| not_set(&setting, wanted, source))?;
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, Foun
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 
+use crate::sysctl::Sysctls;
 use crate::worker::{Worker, Workers};
 
 /// Two of them use both processors of a small node; the kernel's own lock lets no more in.
@@ -32,8 +33,15 @@ pub struct NetlinkDataplane {
 impl NetlinkDataplane {
     /// Opens the node's netlink sockets.
     pub fn new() -> Result<Self, DataplaneError> {
+        Self::with_proc(Path::new("/proc"))
+    }
+
+    /// As [`new`](Self::new), with another mount of proc to set sysctls through: containers
+    /// find their own read-only unless they are privileged.
+    pub fn with_proc(proc: &Path) -> Result<Self, DataplaneError> {
+        let sysctls = Sysctls::of(proc);
         let start = |name: &str, count| {
-            Workers::start(name, count).map_err(|source| DataplaneError::Kernel {
+            Workers::start(name, count, &sysctls).map_err(|source| DataplaneError::Kernel {
                 action: "open a netlink socket".to_owned(),
                 source,
             })

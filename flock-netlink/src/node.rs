@@ -15,7 +15,7 @@ use crate::facts::LinkFacts;
 use crate::links::{LOOPBACK, every_link, kernel, perform};
 use crate::messages::{self, Use};
 use crate::routes::dump_routes;
-use crate::sysctl;
+use crate::sysctl::Sysctls;
 use crate::worker::Worker;
 
 impl Worker {
@@ -23,8 +23,8 @@ impl Worker {
         let links = every_link(&mut self.node)?;
         let ipv6_routes = dump_routes(&mut self.node, &messages::all_routes(AddressFamily::Inet6))?;
         let ipv4_routes = dump_routes(&mut self.node, &messages::all_routes(AddressFamily::Inet))?;
-        keep_router_advertisements(&links, &ipv6_routes)?;
-        enable_forwarding()?;
+        keep_router_advertisements(&self.sysctls, &links, &ipv6_routes)?;
+        enable_forwarding(&self.sysctls)?;
         self.add_gateway()?;
         let addresses = addresses(&mut self.node)?;
         Ok(NodeFacts {
@@ -46,7 +46,11 @@ impl Worker {
 /// A router takes no router advertisements unless it is told so twice
 /// (`accept_ra` 2): turning forwarding on would take a default route away
 /// from a node that has learnt it from one.
-fn keep_router_advertisements(links: &[LinkFacts], routes: &[RouteMessage]) -> Result<(), DataplaneError> {
+fn keep_router_advertisements(
+    sysctls: &Sysctls,
+    links: &[LinkFacts],
+    routes: &[RouteMessage],
+) -> Result<(), DataplaneError> {
     let learnt: BTreeSet<u32> = routes
         .iter()
         .filter(|route| route.header.protocol == RouteProtocol::Ra)
@@ -54,19 +58,19 @@ fn keep_router_advertisements(links: &[LinkFacts], routes: &[RouteMessage]) -> R
         .collect();
     for link in links.iter().filter(|link| learnt.contains(&link.index)) {
         if link.inet6.as_ref().is_some_and(|inet6| inet6.accept_ra == 1) {
-            sysctl::ensure(&format!("net/ipv6/conf/{}/accept_ra", link.name), "2")?;
+            sysctls.ensure(&format!("net/ipv6/conf/{}/accept_ra", link.name), "2")?;
         }
     }
     Ok(())
 }
 
 /// A kernel without IPv6 is refused here: also pods with IPv4 alone have links that it can't make.
-fn enable_forwarding() -> Result<(), DataplaneError> {
-    sysctl::ensure("net/ipv4/ip_forward", "1")?;
+fn enable_forwarding(sysctls: &Sysctls) -> Result<(), DataplaneError> {
+    sysctls.ensure("net/ipv4/ip_forward", "1")?;
     // This one passes on to every interface and to those to come ...
-    sysctl::ensure("net/ipv6/conf/all/forwarding", "1")?;
+    sysctls.ensure("net/ipv6/conf/all/forwarding", "1")?;
     // ... where nobody has changed that since.
-    sysctl::ensure("net/ipv6/conf/default/forwarding", "1")
+    sysctls.ensure("net/ipv6/conf/default/forwarding", "1")
 }
 
 /// Index and address, as the kernel lists them.

@@ -14,7 +14,7 @@ use crate::links::{LOOPBACK, kernel, perform, vanished};
 use crate::messages::{self, Use};
 use crate::netns::Namespace;
 use crate::routes::dump_routes;
-use crate::sysctl;
+use crate::sysctl::not_set;
 use crate::worker::Worker;
 
 /// Where another interface already has the pod's default route, ours gets a
@@ -48,9 +48,9 @@ impl Worker {
         if !wanted.ipv6.is_empty() && link.inet6.is_none_or(|inet6| inet6.disable_ipv6 != 0) {
             // Some runtimes make namespaces with IPv6 switched off.
             let setting = format!("net/ipv6/conf/{name}/disable_ipv6");
-            self.inside(namespace, || sysctl::write(&setting, "0")).map_err(|source| {
-                DataplaneError::Setting { name: sysctl::dotted(&setting), value: "0".to_owned(), source }
-            })?;
+            let sysctls = self.sysctls.clone();
+            self.inside(namespace, || sysctls.write(&setting, "0"))
+                .map_err(|source| not_set(&setting, "0", source))?;
         }
         wanted.make(attachment, pod, index, &shown)
     }

@@ -17,6 +17,11 @@ impl NetlinkDataplane {
     pub fn new() -> Result<Self, DataplaneError> {
         Err(DataplaneError::Unsupported("netlink"))
     }
+
+    /// Says that this needs Linux.
+    pub fn with_proc(_proc: &Path) -> Result<Self, DataplaneError> {
+        Self::new()
+    }
 }
 
 #[async_trait]

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::conversation::Conversation;
 use crate::netns::Home;
+use crate::sysctl::Sysctls;
 
 /// What one of the threads has at hand.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Worker {
     pub(crate) home: Home,
     /// A socket of the node's namespace.
     pub(crate) node: Conversation,
+    /// What is set through files rather than messages.
+    pub(crate) sysctls: Sysctls,
     /// Set when the thread could not come home from a pod's namespace; it must not be used further.
     pub(crate) lost: bool,
 }
@@ -40,6 +43,7 @@ struct Shared {
     name: String,
     /// The namespace of the thread that made the pool: it is the node's.
     home: Home,
+    sysctls: Sysctls,
     queue: Mutex<Queue>,
     more: Condvar,
 }
@@ -52,17 +56,18 @@ struct Queue {
 
 impl Workers {
     /// Starts `count` threads in the network namespace of the calling thread.
-    pub(crate) fn start(name: &str, count: usize) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, count: usize, sysctls: &Sysctls) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             home: Home::of_this_thread()?,
+            sysctls: sysctls.clone(),
             queue: Mutex::default(),
             more: Condvar::new(),
         });
         // Dropped on failure, it ends the threads that have started.
         let workers = Self { shared };
         for _ in 0..count {
-            start_thread(Arc::clone(&workers.shared), Worker::new(&workers.shared.home)?)?;
+            start_thread(Arc::clone(&workers.shared), Worker::new(&workers.shared)?)?;
         }
         Ok(workers)
     }
@@ -124,8 +129,13 @@ impl fmt::Debug for Workers {
 }
 
 impl Worker {
-    fn new(home: &Home) -> io::Result<Self> {
-        Ok(Self { home: home.try_clone()?, node: Conversation::open()?, lost: false })
+    fn new(shared: &Shared) -> io::Result<Self> {
+        Ok(Self {
+            home: shared.home.try_clone()?,
+            node: Conversation::open()?,
+            sysctls: shared.sysctls.clone(),
+            lost: false,
+        })
     }
 }
 
@@ -149,7 +159,7 @@ fn serve(shared: &Arc<Shared>, mut worker: Worker) {
 fn replace(shared: &Arc<Shared>) {
     let started = thread::Builder::new().name(shared.name.clone()).spawn({
         let shared = Arc::clone(shared);
-        move || match shared.home.return_here().and_then(|()| Worker::new(&shared.home)) {
+        move || match shared.home.return_here().and_then(|()| Worker::new(&shared)) {
             Ok(worker) => serve(&shared, worker),
             Err(error) => tracing::error!(%error, "a netlink thread could not be replaced"),
         }
