@@ -198,7 +198,7 @@ fn families_without_peer(wanted: &Announcements) -> Vec<&'static str> {
     let mut silent = Vec::new();
     for (name, is_v4) in [("IPv6", false), ("IPv4", true)] {
         let has_prefix = wanted.summaries.iter().any(|prefix| prefix.addr().is_ipv4() == is_v4)
-            || wanted.anycast.iter().any(|address| address.is_ipv4() == is_v4);
+            || wanted.anycast.iter().chain(&wanted.exceptions).any(|address| address.is_ipv4() == is_v4);
         let has_peer = wanted.peers.iter().any(|peer| peer.address.is_ipv4() == is_v4);
         if has_prefix && !has_peer && !wanted.peers.is_empty() {
             silent.push(name);

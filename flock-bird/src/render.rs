@@ -18,6 +18,7 @@
 //!   when it goes away the other one is there already. This also keeps the import
 //!   filter free of anything that changes with pods: a changed import filter asks the
 //!   peer to send all again (RFC 2918), and resets the session with a peer that can't.
+//!   The same goes for pods' addresses outside the summaries.
 //! - **Sessions** carry the address family of the peer's address. An external peer is
 //!   on a link of the node, an internal one may be several hops away, as BIRD has it by
 //!   default.
@@ -135,8 +136,9 @@ impl Family {
     fn of(wanted: &Announcements, version: u8, route_protocol: u8) -> Self {
         let of_family = |prefix: &IpNet| version_of(prefix.addr()) == version;
         let own: Vec<IpNet> = wanted.summaries.iter().copied().filter(of_family).collect();
-        let anycast = wanted.anycast.iter().map(|address| IpNet::from(*address)).filter(of_family);
-        let mut announced: Vec<IpNet> = own.iter().copied().chain(anycast).collect();
+        let hosts = wanted.anycast.iter().chain(&wanted.exceptions);
+        let hosts = hosts.map(|address| IpNet::from(*address)).filter(of_family);
+        let mut announced: Vec<IpNet> = own.iter().copied().chain(hosts).collect();
         announced.sort();
         announced.dedup();
         Self { version, route_protocol, own: entries(&own), announced: entries(&announced) }

@@ -26,6 +26,7 @@ fn node(summaries: &[&str], peers: Vec<Peer>) -> Announcements {
         peers,
         summaries: summaries.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         anycast: [].into(),
+        exceptions: [].into(),
     }
 }
 
@@ -99,6 +100,12 @@ fn anycast_of_a_family_without_a_prefix() {
 }
 
 #[test]
+fn a_pod_outside_the_summaries() {
+    let exceptions = ["2001:db8:9::7", "10.0.9.7"].map(|address| address.parse().unwrap()).into();
+    assert_golden("exceptions", &Announcements { exceptions, ..two_peers() });
+}
+
+#[test]
 fn no_peers() {
     assert_golden("no-peers", &node(&["2001:db8:1::/64", "10.0.1.0/24"], Vec::new()));
 }
@@ -119,5 +126,5 @@ fn bird_takes_every_golden_file() {
         assert!(output.status.success(), "{}: {said}", path.display());
         checked += 1;
     }
-    assert_eq!(checked, 7, "as many as there are golden files");
+    assert_eq!(checked, 8, "as many as there are golden files");
 }

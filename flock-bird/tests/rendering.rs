@@ -49,9 +49,10 @@ fn announcements() -> impl Strategy<Value = Announcements> {
         prop::collection::btree_map(peer_name(), (address(), 1_u32..), 0..6),
         prop::collection::btree_set(summary(), 0..4),
         prop::collection::btree_set(address(), 0..8),
+        prop::collection::btree_set(address(), 0..4),
         any::<bool>(),
     )
-        .prop_map(|(asn, router_id, peers, summaries, anycast, internal)| {
+        .prop_map(|(asn, router_id, peers, summaries, anycast, exceptions, internal)| {
             let mut seen = BTreeSet::new();
             let peers = peers
                 .into_iter()
@@ -62,7 +63,7 @@ fn announcements() -> impl Strategy<Value = Announcements> {
                     asn: if internal { asn } else { other },
                 })
                 .collect();
-            Announcements { asn, router_id: Ipv4Addr::from(router_id), peers, summaries, anycast }
+            Announcements { asn, router_id: Ipv4Addr::from(router_id), peers, summaries, anycast, exceptions }
         })
 }
 
@@ -99,7 +100,7 @@ proptest! {
             let (own, announced) = (format!("{summary}+"), summary.to_string());
             prop_assert!(words.contains(own.as_str()) && words.contains(announced.as_str()));
         }
-        for address in &announcements.anycast {
+        for address in announcements.anycast.iter().chain(&announcements.exceptions) {
             prop_assert!(words.contains(IpNet::from(*address).to_string().as_str()));
         }
         for peer in &announcements.peers {
@@ -118,6 +119,7 @@ proptest! {
             peers: vec![Peer { name: name.clone(), address: Ipv4Addr::new(192, 0, 2, 254).into(), asn: 1 }],
             summaries: BTreeSet::new(),
             anycast: BTreeSet::new(),
+            exceptions: BTreeSet::new(),
         };
         let harmless = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         prop_assert!(harmless || render(&one).is_err(), "{name:?}");
@@ -149,6 +151,7 @@ fn a_thousand_addresses_and_64_peers_are_taken() {
             peers: (1..=64).map(peer).collect(),
             summaries: ["2001:db8:1::/64".parse().unwrap()].into(),
             anycast: (1..=1_000).map(anycast).collect(),
+            exceptions: BTreeSet::new(),
         })
         .unwrap(),
     );
@@ -167,6 +170,7 @@ fn what_must_not_be_announced_is_refused_with_every_reason() {
         peers: vec![peer("tor", "192.0.2.254")],
         summaries: ["10.0.1.0/24".parse().unwrap()].into(),
         anycast: ["198.51.100.53".parse().unwrap()].into(),
+        exceptions: BTreeSet::new(),
     };
     assert!(render(&good).is_ok());
     let with_peers = |peers: Vec<Peer>| Announcements { peers, ..good.clone() };
@@ -175,6 +179,10 @@ fn what_must_not_be_announced_is_refused_with_every_reason() {
     let with_anycast =
         |address: &str| Announcements { anycast: [address.parse().unwrap()].into(), ..good.clone() };
     for (bad, expected) in [
+        (
+            Announcements { exceptions: ["::1".parse().unwrap()].into(), ..good.clone() },
+            "the pod's address ::1 is loopback",
+        ),
         (Announcements { asn: 0, ..good.clone() }, "the local AS number is 0"),
         (Announcements { router_id: Ipv4Addr::UNSPECIFIED, ..good.clone() }, "the router id is 0.0.0.0"),
         (with_peers(vec![peer("a'; }", "192.0.2.254")]), "the peer name is \"a'; }\", expected a letter"),

@@ -39,7 +39,7 @@ pub trait RouteAnnouncer: fmt::Debug + Send + Sync + 'static {
 /// Everything that a node tells its peers, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announcements {
-    /// The local autonomous system number.
+    /// The local autonomous system number. Without peers it has no meaning.
     pub asn: u32,
     /// The BGP identifier (RFC 4271, section 4.2).
     pub router_id: Ipv4Addr,
@@ -49,6 +49,9 @@ pub struct Announcements {
     pub summaries: BTreeSet<IpNet>,
     /// The anycast addresses that pods of this node serve.
     pub anycast: BTreeSet<IpAddr>,
+    /// Pods' own addresses outside the summaries, which are announced each by itself: they were
+    /// given out before the node's prefixes changed.
+    pub exceptions: BTreeSet<IpAddr>,
 }
 
 /// Why the wanted state is not reached.

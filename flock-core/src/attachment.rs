@@ -239,6 +239,11 @@ pub struct NodeCidrs {
 }
 
 impl NodeCidrs {
+    /// Whether `address` is in one of them.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.iter().any(|cidr| cidr.contains(&address))
+    }
+
     /// IPv6 first. These are the summaries that the node announces.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> + use<> {
         let v6 = self.ipv6.map(IpNet::V6);

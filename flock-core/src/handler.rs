@@ -25,7 +25,7 @@
 //! takes it up; nothing is lost. Callers should nevertheless run each call as a task of
 //! its own, as [`Server`](crate::server::Server) does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::announcer::{Announcements, RouteAnnouncer};
-use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
+use crate::attachment::{Attachment, AttachmentKey, AttachmentState, NodeCidrs};
 use crate::clock::Clock;
 use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
 use crate::ipam::Ipam;
@@ -49,6 +49,7 @@ mod check;
 mod del;
 mod error;
 mod locks;
+mod reconfigure;
 mod recover;
 mod service;
 mod teardown;
@@ -116,7 +117,9 @@ pub struct Handler {
     reaping: tokio::sync::Mutex<()>,
     /// Held while the announced set is worked out and handed over, so that of two
     /// changes the later one is handed over last.
-    announcing: tokio::sync::Mutex<()>,
+    announcing: tokio::sync::Mutex<Announced>,
+    /// Held while a configuration is put in force: of two the later one stays.
+    configuring: tokio::sync::Mutex<()>,
     /// Whether the last attempt at that failed.
     announcements_due: AtomicBool,
 }
@@ -139,7 +142,8 @@ impl Handler {
             doomed: Mutex::default(),
             reaper_wakes: Notify::new(),
             reaping: tokio::sync::Mutex::new(()),
-            announcing: tokio::sync::Mutex::new(()),
+            announcing: tokio::sync::Mutex::default(),
+            configuring: tokio::sync::Mutex::new(()),
             announcements_due: AtomicBool::new(false),
         }
     }
@@ -161,15 +165,15 @@ impl Handler {
     /// committed records say. A failure must not fail the pod: the reaper says
     /// everything again until it succeeds.
     async fn announce(&self, change: Change) {
-        let in_order = self.announcing.lock().await;
+        let mut announced = self.announcing.lock().await;
         // Due until it is done, also for a call that is dropped in the middle. Under the
         // lock: a success must not wipe out the failure of a later change.
         self.announcements_due.store(true, Ordering::Relaxed);
-        let done = self.try_announce(change).await;
+        let done = self.try_announce(change, &mut announced).await;
         // What will never be taken is not tried again before the next change.
         let again = done.as_ref().is_err_and(|error| error.retry() == Retry::Later);
         self.announcements_due.store(again, Ordering::Relaxed);
-        drop(in_order);
+        drop(announced);
         if let Err(error) = done {
             tracing::warn!(%error, again, "announcements are not up to date");
             if again {
@@ -178,32 +182,58 @@ impl Handler {
         }
     }
 
-    async fn try_announce(&self, change: Change) -> Result<(), HandlerError> {
-        let routes = anycast_routes(&self.backends.store.list().await?);
+    async fn try_announce(&self, change: Change, announced: &mut Announced) -> Result<(), HandlerError> {
+        let records = self.backends.store.list().await?;
+        let routes = anycast_routes(&records);
         match change {
             Change::Gain => {
                 self.backends.dataplane.set_anycast(&routes).await?;
-                self.sync(&routes).await
+                self.sync(&records, &routes, announced).await
             }
             Change::Loss => {
-                self.sync(&routes).await?;
+                self.sync(&records, &routes, announced).await?;
                 Ok(self.backends.dataplane.set_anycast(&routes).await?)
             }
         }
     }
 
-    async fn sync(&self, routes: &[AnycastRoute]) -> Result<(), HandlerError> {
+    async fn sync(
+        &self,
+        records: &[Attachment],
+        routes: &[AnycastRoute],
+        announced: &mut Announced,
+    ) -> Result<(), HandlerError> {
         let node = self.node();
-        let Some(bgp) = &node.config.bgp else { return Ok(()) };
+        // A node that never had BGP needs no speaker; one that has lost it must fall silent.
+        if node.config.bgp.is_none() && !announced.something {
+            return Ok(());
+        }
+        announced.something = true;
         let wanted = Announcements {
-            asn: bgp.asn,
+            asn: node.config.bgp.as_ref().map_or(0, |bgp| bgp.asn),
             router_id: router_id(&node),
-            peers: bgp.peers.clone(),
+            peers: node.config.bgp.as_ref().map_or_else(Vec::new, |bgp| bgp.peers.clone()),
             summaries: node.config.cidrs.iter().collect(),
             anycast: routes.iter().map(|route| route.address).collect(),
+            exceptions: exceptions(records, node.config.cidrs),
         };
         Ok(self.backends.announcer.sync(&wanted).await?)
     }
+
+    /// Whether the announcements change when `attachment` goes.
+    fn is_announced(&self, attachment: &Attachment) -> bool {
+        let cidrs = self.node().config.cidrs;
+        attachment.state == AttachmentState::Committed
+            && (!attachment.anycast.is_empty()
+                || attachment.addresses.iter().any(|address| !cidrs.contain(address)))
+    }
+}
+
+/// What was handed to the announcer.
+#[derive(Debug, Default)]
+struct Announced {
+    /// Whether there was anything, in the life of this process.
+    something: bool,
 }
 
 /// What happens to the anycast addresses of this node: a route is there before its
@@ -232,6 +262,12 @@ fn anycast_routes(records: &[Attachment]) -> Vec<AnycastRoute> {
         }
     }
     servers.into_iter().map(|(address, servers)| AnycastRoute { address, servers }).collect()
+}
+
+/// The addresses of pods that got them before the node's prefixes were changed to `cidrs`.
+fn exceptions(records: &[Attachment], cidrs: NodeCidrs) -> BTreeSet<IpAddr> {
+    let committed = records.iter().filter(|record| record.state == AttachmentState::Committed);
+    committed.flat_map(|record| record.addresses.iter()).filter(|address| !cidrs.contain(*address)).collect()
 }
 
 /// The configured one, else the node's first global IPv4 address, else 32 bits of

@@ -60,6 +60,7 @@ fn state(number: u8) -> Announcements {
         peers: Vec::new(),
         summaries: ["10.0.1.0/24".parse().unwrap()].into(),
         anycast: [IpAddr::from([198, 51, 100, number])].into(),
+        exceptions: [].into(),
     }
 }
 
@@ -159,7 +160,7 @@ async fn an_invalid_state_is_refused_at_once_and_not_handed_over() {
     let announcer = announcer(&recorder);
     announcer.sync(&state(1)).await.unwrap();
     announcer.applied().await.unwrap();
-    let invalid = Announcements { asn: 0, ..state(2) };
+    let invalid = Announcements { router_id: Ipv4Addr::UNSPECIFIED, ..state(2) };
     assert!(matches!(announcer.sync(&invalid).await, Err(AnnounceError::Invalid(_))));
     pass(2_000).await;
     assert_eq!(recorder.times(), [0]);

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 /// Refuses `wanted` with every reason, not only the first.
 pub(super) fn check(wanted: &Announcements) -> Result<(), AnnounceError> {
     let mut problems = Vec::new();
-    if wanted.asn == 0 {
+    if wanted.asn == 0 && !wanted.peers.is_empty() {
         problems.push("the local AS number is 0, expected 1 to 4294967295 (RFC 7607)".to_owned());
     }
     if wanted.router_id == Ipv4Addr::UNSPECIFIED {
@@ -23,10 +23,13 @@ pub(super) fn check(wanted: &Announcements) -> Result<(), AnnounceError> {
     for summary in &wanted.summaries {
         check_summary(*summary, &mut problems);
     }
-    for address in &wanted.anycast {
-        if let Some(what) = unannounceable(*address) {
-            problems
-                .push(format!("the anycast address {address} is {what}, expected a global unicast address"));
+    for (kind, addresses) in [("anycast", &wanted.anycast), ("pod's", &wanted.exceptions)] {
+        for address in addresses {
+            if let Some(what) = unannounceable(*address) {
+                problems.push(format!(
+                    "the {kind} address {address} is {what}, expected a global unicast address"
+                ));
+            }
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(AnnounceError::Invalid(problems.join("; "))) }

@@ -36,7 +36,7 @@ impl Handler {
             return false;
         }
         let was = std::mem::replace(attachment, deleting);
-        if was.state == AttachmentState::Committed && !was.anycast.is_empty() {
+        if self.is_announced(&was) {
             self.announce(Change::Loss).await;
         }
         true

@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
-
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState, Netns};
 use crate::dataplane::{Drift, Link};
-use crate::handler::{Change, Handler, HandlerError, Node};
+use crate::handler::{Handler, HandlerError};
 use crate::ipam::{IpamError, LeaseOwner};
 use crate::name::NetworkName;
 
@@ -39,19 +37,8 @@ impl Handler {
     ///
     /// Traffic of running pods is untouched.
     pub async fn recover(&self, unreadable: &[AttachmentKey]) -> Result<Recovery, HandlerError> {
-        let config = self.node_config();
-        let facts = self.backends.dataplane.prepare().await?;
-        self.backends.ipam.configure(config.cidrs, &facts.addresses).await?;
-        let summaries: BTreeSet<IpNet> = config.cidrs.iter().collect();
-        let derived = config.bgp.as_ref().is_some_and(|bgp| bgp.router_id.is_none());
-        if derived && facts.first_global_ipv4.is_none() {
-            tracing::warn!(
-                "the node has no global IPv4 address to take its BGP router id from, so it is derived from the \
-                 node's name; set spec.bgp.routerId if another router happens to have the same"
-            );
-        }
-        self.set_node(Node { config, facts });
-
+        let _alone = self.configuring.lock().await;
+        self.configure(self.node_config()).await?;
         let salvaged = self.salvage(unreadable).await?;
         let mut recovery = Recovery { salvaged, ..Recovery::default() };
         let (committed, unfinished) = self.read_records(&mut recovery).await?;
@@ -61,8 +48,7 @@ impl Handler {
         recovery.undone = undone;
         self.remove_orphans(&mut recovery).await?;
 
-        self.backends.dataplane.set_summaries(&summaries).await?;
-        self.announce(Change::Gain).await;
+        self.publish().await?;
         Ok(recovery)
     }
 

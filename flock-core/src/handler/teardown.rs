@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 
-use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
+use crate::attachment::{Attachment, AttachmentKey};
 use crate::dataplane::Link;
 use crate::handler::locks::KeyGuard;
 use crate::handler::{Change, Handler, HandlerError};
@@ -108,7 +108,7 @@ impl Handler {
     /// owners after a crash.
     async fn forget(&self, attachment: &Attachment) -> Result<(), HandlerError> {
         self.backends.store.delete(&attachment.key).await?;
-        if attachment.state == AttachmentState::Committed && !attachment.anycast.is_empty() {
+        if self.is_announced(attachment) {
             // It was never marked as deleting, so its addresses have not been withdrawn.
             self.announcements_due.store(true, Ordering::Relaxed);
         }

@@ -33,6 +33,11 @@ impl Faults {
         Arc::new(Self { failing: Mutex::new(calls.into_iter().collect()), ..Self::default() })
     }
 
+    /// Of the calls to come, this one fails; the next one is 0.
+    pub(crate) fn fail_later(&self, call: usize) {
+        self.failing.lock().unwrap().insert(self.calls() + call);
+    }
+
     /// From now on nothing fails.
     pub(crate) fn stop(&self) {
         self.off.store(true, Ordering::Relaxed);

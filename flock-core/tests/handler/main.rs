@@ -7,4 +7,5 @@ mod faults;
 mod node;
 mod order;
 mod reaping;
+mod reconfigure;
 mod recover;

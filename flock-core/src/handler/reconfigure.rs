@@ -1,0 +1,42 @@
+//! What follows from the node's configuration, at the start and at each change of it.
+
+use crate::handler::{Change, Handler, HandlerError, Node};
+use crate::node_config::NodeConfig;
+
+impl Handler {
+    /// Puts another configuration of the same node in force: pods that come get addresses from
+    /// its prefixes, summaries and peers are those that it names.
+    ///
+    /// Pods that are there keep their addresses. Those outside the new prefixes are announced
+    /// each by itself until they are released, so that they stay reachable, also when the old
+    /// prefix is another node's by now. On failure the call can be repeated; what was done of
+    /// it stays.
+    pub async fn reconfigure(&self, config: NodeConfig) -> Result<(), HandlerError> {
+        let _alone = self.configuring.lock().await;
+        self.configure(config).await?;
+        self.publish().await
+    }
+
+    /// Has new pods attached by `config`.
+    pub(super) async fn configure(&self, config: NodeConfig) -> Result<(), HandlerError> {
+        let facts = self.backends.dataplane.prepare().await?;
+        let derived = config.bgp.as_ref().is_some_and(|bgp| bgp.router_id.is_none());
+        if derived && facts.first_global_ipv4.is_none() {
+            tracing::warn!(
+                "the node has no global IPv4 address to take its BGP router id from, so it is derived from the \
+                 node's name; set spec.bgp.routerId if another router happens to have the same"
+            );
+        }
+        self.backends.ipam.configure(config.cidrs, &facts.addresses).await?;
+        self.set_node(Node { config, facts });
+        Ok(())
+    }
+
+    /// Tells the kernel and the network what the node has.
+    pub(super) async fn publish(&self) -> Result<(), HandlerError> {
+        let summaries = self.node().config.cidrs.iter().collect();
+        self.backends.dataplane.set_summaries(&summaries).await?;
+        self.announce(Change::Gain).await;
+        Ok(())
+    }
+}
