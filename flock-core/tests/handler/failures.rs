@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use flock_core::dataplane::Dataplane;
+use flock_core::node_config::NodeConfig;
 use proptest::prelude::*;
 
 use crate::faults::Faults;
-use crate::node::{Node, World, key};
+use crate::node::{NODE_CONFIG, Node, World, key, moved_config};
 
 /// A pod's whole life, with everything that calls a backend.
 async fn life(node: &Node) {
@@ -115,6 +116,7 @@ enum Step {
     Del(u8),
     Check(u8),
     Reap,
+    Reconfigure(bool),
     Restart,
 }
 
@@ -153,6 +155,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..16_u8).prop_map(Step::Check),
         2 => Just(Step::Reap),
         1 => Just(Step::Restart),
+        1 => any::<bool>().prop_map(Step::Reconfigure),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -199,6 +202,11 @@ proptest! {
                     }
                     Step::Check(pod) => { let _ = node.check(pod).await; }
                     Step::Reap => { node.handler.reap().await; }
+                    Step::Reconfigure(moved) => {
+                        let text = if moved { moved_config() } else { NODE_CONFIG.to_owned() };
+                        let config = NodeConfig::from_yaml(&text, "test").unwrap();
+                        while node.handler.reconfigure(config.clone()).await.is_err() {}
+                    }
                     Step::Restart => {
                         node = world.node(faults.clone());
                         while node.recover().await.is_err() {}

@@ -31,6 +31,11 @@ spec:
   bgp: {asn: 64512, peers: [{name: tor1, address: 2001:db8:ffff::1, asn: 64500}]}
 ";
 
+/// The same with other prefixes: nothing of the old ones is in them.
+pub(crate) fn moved_config() -> String {
+    NODE_CONFIG.replace("2001:db8:1::/124", "2001:db8:2::/124").replace("10.0.1.0/28", "10.0.2.0/28")
+}
+
 /// What survives a restart of the agent.
 pub(crate) struct World {
     pub(crate) store: Arc<MemoryStore>,
@@ -111,6 +116,7 @@ impl World {
         }
         if let Some(announced) = self.announcer.announced() {
             assert_eq!(announced.anycast, BTreeSet::new(), "announced");
+            assert_eq!(announced.exceptions, BTreeSet::new(), "announced");
         }
     }
 }

@@ -7,11 +7,10 @@ use flock_core::announcer::Announcements;
 use flock_core::node_config::NodeConfig;
 
 use crate::faults::Faults;
-use crate::node::{NODE_CONFIG, Node, World, key};
+use crate::node::{NODE_CONFIG, Node, World, key, moved_config};
 
-/// The node's configuration with other prefixes: nothing of the old ones is in them.
-fn moved() -> String {
-    NODE_CONFIG.replace("2001:db8:1::/124", "2001:db8:2::/124").replace("10.0.1.0/28", "10.0.2.0/28")
+fn without_bgp() -> String {
+    NODE_CONFIG.lines().filter(|line| !line.contains("bgp")).collect::<Vec<_>>().join("\n")
 }
 
 async fn started() -> (World, Node) {
@@ -44,7 +43,7 @@ fn addresses(texts: &[&str]) -> Vec<IpAddr> {
 async fn new_pods_get_addresses_from_the_new_prefixes_and_old_ones_keep_theirs() {
     let (world, node) = started().await;
     let old = node.address_of(1).await;
-    node.reconfigure(&moved()).await;
+    node.reconfigure(&moved_config()).await;
     assert_eq!(node.address_of(2).await, addresses(&["2001:db8:2::1", "10.0.2.1"]));
     assert_eq!(node.address_of(1).await, old, "a repeated ADD");
     node.check(1).await.unwrap();
@@ -57,7 +56,7 @@ async fn new_pods_get_addresses_from_the_new_prefixes_and_old_ones_keep_theirs()
 async fn what_the_network_hears_follows() {
     let (world, node) = started().await;
     let before = announced(&world);
-    node.reconfigure(&moved().replace("name: tor1", "name: tor2").replace("64512", "64513")).await;
+    node.reconfigure(&moved_config().replace("name: tor1", "name: tor2").replace("64512", "64513")).await;
     let after = announced(&world);
     assert_ne!(before.summaries, after.summaries);
     let summaries: BTreeSet<_> = ["2001:db8:2::/124", "10.0.2.0/28"].map(|net| net.parse().unwrap()).into();
@@ -72,7 +71,7 @@ async fn what_the_network_hears_follows() {
 async fn a_pod_outside_the_new_prefixes_is_announced_by_itself_until_it_goes() {
     let (world, node) = started().await;
     let old: BTreeSet<IpAddr> = node.address_of(1).await.into_iter().collect();
-    node.reconfigure(&moved()).await;
+    node.reconfigure(&moved_config()).await;
     node.add(2, &[]).await.unwrap();
     assert_eq!(announced(&world).exceptions, old);
     node.del(1).await.unwrap();
@@ -85,7 +84,7 @@ async fn so_it_is_after_a_restart() {
     let old: BTreeSet<IpAddr> = node.address_of(1).await.into_iter().collect();
     drop(node);
     let node = world.node(Faults::failing([]));
-    node.handler.reconfigure(NodeConfig::from_yaml(&moved(), "test").unwrap()).await.unwrap();
+    node.handler.reconfigure(NodeConfig::from_yaml(&moved_config(), "test").unwrap()).await.unwrap();
     node.recover().await.unwrap();
     assert_eq!(announced(&world).exceptions, old);
     assert!(world.dataplane.is_attached(&key(1)));
@@ -95,7 +94,7 @@ async fn so_it_is_after_a_restart() {
 async fn prefixes_that_come_back_need_no_exception() {
     let (world, node) = started().await;
     let old = node.address_of(1).await;
-    node.reconfigure(&moved()).await;
+    node.reconfigure(&moved_config()).await;
     node.reconfigure(NODE_CONFIG).await;
     assert_eq!(announced(&world).exceptions, BTreeSet::new());
     assert_ne!(node.address_of(2).await, old, "the address of a pod that runs was given again");
@@ -105,9 +104,7 @@ async fn prefixes_that_come_back_need_no_exception() {
 #[tokio::test]
 async fn a_node_that_loses_its_bgp_part_falls_silent() {
     let (world, node) = started().await;
-    let without: String =
-        NODE_CONFIG.lines().filter(|line| !line.contains("bgp")).collect::<Vec<_>>().join("\n");
-    node.reconfigure(&without).await;
+    node.reconfigure(&without_bgp()).await;
     assert_eq!(announced(&world).peers, []);
 }
 
@@ -115,9 +112,7 @@ async fn a_node_that_loses_its_bgp_part_falls_silent() {
 async fn a_node_that_never_had_one_needs_no_speaker() {
     let world = World::new();
     let node = world.node(Faults::failing([]));
-    let without: String =
-        NODE_CONFIG.lines().filter(|line| !line.contains("bgp")).collect::<Vec<_>>().join("\n");
-    node.reconfigure(&without).await;
+    node.reconfigure(&without_bgp()).await;
     assert_eq!(world.announcer.announced(), None);
 }
 
@@ -129,7 +124,7 @@ async fn every_call_may_fail_once() {
         node.add(1, &[]).await.unwrap();
         let before = node.faults.calls();
         node.faults.fail_later(failing);
-        let config = NodeConfig::from_yaml(&moved(), "test").unwrap();
+        let config = NodeConfig::from_yaml(&moved_config(), "test").unwrap();
         let first = node.handler.reconfigure(config.clone()).await;
         let reached = node.faults.calls() - before > failing;
         node.faults.stop();
@@ -139,7 +134,7 @@ async fn every_call_may_fail_once() {
         // What could not be announced is said again by the reaper.
         assert_eq!(node.handler.reap().await, 0);
         assert_eq!(announced(&world).summaries, world.dataplane.summaries());
-        assert!(announced(&world).summaries.iter().all(|net| moved().contains(&net.to_string())));
+        assert!(announced(&world).summaries.iter().all(|net| moved_config().contains(&net.to_string())));
         if !reached {
             assert!(failing > 3, "only {failing} calls could fail");
             return;
