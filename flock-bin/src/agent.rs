@@ -23,8 +23,12 @@ use crate::agent::options::{Announcer, Options};
 use crate::agent::pods::PlainPods;
 use crate::agent::service::AgentService;
 
+pub mod http;
+pub mod metered;
+pub mod metrics;
 pub mod options;
 mod pods;
+pub mod readiness;
 mod service;
 
 /// How long the agent waits for its NodeConfig before it gives up.
