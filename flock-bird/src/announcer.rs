@@ -1,6 +1,7 @@
 //! [`BirdAnnouncer`], and what can be seen of it from outside.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -33,6 +34,7 @@ pub struct BirdAnnouncer {
     renderer: Renderer,
     handed: Mutex<Handed>,
     status: Arc<watch::Sender<Status>>,
+    outcomes: Arc<Outcomes>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -59,6 +61,35 @@ pub enum Status {
         /// Why.
         error: AnnounceError,
     },
+}
+
+/// How many attempts ended how, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// BIRD has taken the configuration.
+    pub applied: u64,
+    /// BIRD has refused it.
+    pub refused: u64,
+    /// BIRD was away or hung, or the file could not be written.
+    pub failed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Outcomes {
+    applied: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Outcomes {
+    fn add(&self, outcome: &Result<(), AnnounceError>) {
+        let count = match outcome {
+            Ok(()) => &self.applied,
+            Err(AnnounceError::Refused { .. }) => &self.refused,
+            Err(_) => &self.failed,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Status {
@@ -105,11 +136,14 @@ impl BirdAnnouncer {
         let (to_task, wanted) = watch::channel(nothing.clone());
         let status = Arc::new(watch::Sender::new(Status::Idle));
         let settled = task::SettledAtEnd(Arc::clone(&status));
-        let task = runtime.spawn(task::run(target, wanted, settled, config.debounce));
+        let outcomes = Arc::<Outcomes>::default();
+        let task = task::run(target, wanted, settled, Arc::clone(&outcomes), config.debounce);
+        let task = runtime.spawn(task);
         Ok(Self {
             renderer,
             handed: Mutex::new(Handed { last: nothing, silent: Vec::new(), to_task: Some(to_task) }),
             status,
+            outcomes,
             task: Mutex::new(Some(task)),
         })
     }
@@ -117,6 +151,14 @@ impl BirdAnnouncer {
     /// How far the last state has come, now and at each change.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
+    }
+
+    /// How the attempts since the start have ended.
+    pub fn counts(&self) -> Counts {
+        let Outcomes { applied, refused, failed } = &*self.outcomes;
+        let [applied, refused, failed] =
+            [applied, refused, failed].map(|count| count.load(Ordering::Relaxed));
+        Counts { applied, refused, failed }
     }
 
     /// Waits until the state that was last handed over is applied, or an attempt at it has

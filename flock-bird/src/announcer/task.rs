@@ -8,7 +8,7 @@ use flock_core::retry::Retry;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Status, Wanted, ended};
+use super::{Outcomes, Status, Wanted, ended};
 use crate::debounce::{Backoff, Debounce};
 use crate::speaker::Target;
 
@@ -17,6 +17,7 @@ pub(super) async fn run(
     mut target: impl Target,
     mut wanted: watch::Receiver<Wanted>,
     status: SettledAtEnd,
+    outcomes: Arc<Outcomes>,
     window: Duration,
 ) {
     let mut debounce = Debounce::new(window);
@@ -40,6 +41,7 @@ pub(super) async fn run(
         debounce.begin(Instant::now());
         let outcome = target.apply(&text).await;
         log.outcome(generation, &outcome);
+        outcomes.add(&outcome);
         due = match &outcome {
             Ok(()) => {
                 backoff.reset();

@@ -137,6 +137,7 @@ async fn it_goes_on_trying_while_bird_is_away() {
     assert_eq!(announcer.applied().await, Err(away()));
     pass(60_000).await;
     assert_eq!(recorder.times(), [0, 200, 600, 1_400]);
+    assert_eq!(announcer.counts(), Counts { applied: 1, refused: 0, failed: 3 });
     assert_eq!(*announcer.status().borrow(), Status::Applied { generation: 1 });
 }
 
@@ -152,6 +153,7 @@ async fn what_is_refused_is_not_tried_again_by_itself() {
     announcer.sync(&state(1)).await.unwrap();
     announcer.applied().await.unwrap();
     assert_eq!(recorder.times(), [0, 60_000], "asked for again, it is tried again");
+    assert_eq!(announcer.counts(), Counts { applied: 1, refused: 1, failed: 0 });
 }
 
 #[tokio::test(start_paused = true)]
