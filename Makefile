@@ -4,6 +4,11 @@
 #   PROFILE=…  the cargo profile of everything but the plugin, default dev: a cold
 #              build takes a third of the time of a release build, and what is
 #              measured (make bench) is built with the release profile
+#   IMAGE=…    make image: the image's name, default flock:dev
+#   IMAGE_BUILD=…  make image: what builds it, with its options; default buildah, else
+#              docker. Inside a container: IMAGE_BUILD="buildah --storage-driver=vfs build
+#              --isolation=chroot"
+#   RUST_IMAGE=… BASE_IMAGE=…  make image: other images to start from
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -48,6 +53,16 @@ bench: ## measure ADD and DEL against other plugins (release build)
 	@$(MAKE) plugin floor agent PROFILE=release
 	@FLOCK_AGENT=$(TARGET_DIR)/release/flock-agent FLOCK_FLOOR=$(TARGET_DIR)/$(HOST)/plugin/floor \
 		cargo bench --quiet -p flock-examples --bench attachments
+
+IMAGE ?= flock:dev
+IMAGE_BUILD ?= $(if $(shell command -v buildah),buildah build --layers,docker build)
+
+.PHONY: image
+image: ## build the container image, with buildah or docker (IMAGE=name)
+	@$(IMAGE_BUILD) --tag $(IMAGE) \
+		$(if $(RUST_IMAGE),--build-arg RUST_IMAGE=$(RUST_IMAGE)) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) \
+		--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) \
+		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) .
 
 .PHONY: build
 build: plugin agent ## build the plugin (static) and the agent

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `flock` | the CNI plugin: small, static, without an async runtime | [`plugin`] |
 //! | `flock-agent` | serves the plugin on each node | `agent`, behind the feature of that name |
+//! | `flock-installer` | puts the plugin and its configuration on a node | `installer`, behind the feature of that name |
 //!
 //! An agent with other backends is a main function of one's own: see the module `handler`
 //! of flock-core for the parts and `agent::run` for how they are put together here. A
@@ -44,4 +45,6 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "installer")]
+pub mod installer;
 pub mod plugin;
