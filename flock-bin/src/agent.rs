@@ -1,28 +1,34 @@
 //! The agent: composes the backends and serves the plugin.
 
 use std::future::Future;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flock_bird::announcer::Status;
 use flock_bird::{BirdAnnouncer, BirdConfig};
-use flock_core::announcer::{AnnounceError, MemoryAnnouncer, RouteAnnouncer};
+use flock_core::announcer::{MemoryAnnouncer, RouteAnnouncer};
 use flock_core::clock::{Clock, SystemClock};
-use flock_core::dataplane::DataplaneError;
-use flock_core::handler::{Backends, Handler, HandlerError, Settings};
+use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
-use flock_core::name::NodeName;
-use flock_core::node_config::{NodeConfig, NodeConfigError};
-use flock_core::pods::{PodDirectory, PodSource};
-use flock_core::server::{BindError, Server};
-use flock_core::store::{FileStore, StoreError};
+use flock_core::node_config::NodeConfig;
+use flock_core::pods::PodSource;
+use flock_core::server::Server;
+use flock_core::store::FileStore;
 use flock_netlink::NetlinkDataplane;
+use tokio::sync::watch;
 
-use crate::agent::options::{Announcer, Options};
-use crate::agent::pods::PlainPods;
+use crate::agent::cluster::Membership;
+use crate::agent::http::{Endpoints, HttpServer};
+use crate::agent::metered::{MeteredService, metered};
+use crate::agent::metrics::{BirdConfigurations, Metrics};
+use crate::agent::options::{Announcer, Options, Source};
+use crate::agent::readiness::Readiness;
 use crate::agent::service::AgentService;
 
+mod cluster;
+mod error;
+mod files;
 pub mod http;
 pub mod metered;
 pub mod metrics;
@@ -31,63 +37,10 @@ mod pods;
 pub mod readiness;
 mod service;
 
+pub use error::AgentError;
+
 /// How long the agent waits for its NodeConfig before it gives up.
 const NODE_CONFIG_WAIT: Duration = Duration::from_secs(60);
-/// How often it looks whether the file is there.
-const NODE_CONFIG_POLL: Duration = Duration::from_millis(200);
-
-/// Why the agent ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The socket.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The NodeConfig did not appear.
-    #[error(
-        "no NodeConfig {node} after {} s: {}: {reason}; write it there or say where it is with --node-config",
-        NODE_CONFIG_WAIT.as_secs(),
-        .path.display()
-    )]
-    NoNodeConfig {
-        /// Whose.
-        node: NodeName,
-        /// Where it was looked for.
-        path: PathBuf,
-        /// The system's answer.
-        reason: io::Error,
-    },
-    /// The NodeConfig can't be used.
-    #[error(transparent)]
-    NodeConfig(#[from] NodeConfigError),
-    /// The NodeConfig is another node's.
-    #[error(
-        "{} is the NodeConfig of {found}, expected that of {expected}; correct metadata.name or --node-name",
-        .path.display()
-    )]
-    OtherNode {
-        /// This node.
-        expected: NodeName,
-        /// The one it is for.
-        found: NodeName,
-        /// The file.
-        path: PathBuf,
-    },
-    /// The records can't be opened.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The kernel can't be talked to.
-    #[error(transparent)]
-    Dataplane(#[from] DataplaneError),
-    /// BIRD's configuration can't be written.
-    #[error(transparent)]
-    Announcer(#[from] AnnounceError),
-    /// Records of this boot can't be told from those of another.
-    #[error("can't read which boot this is from /proc/sys/kernel/random/boot_id: {0}; mount /proc")]
-    BootId(#[source] io::Error),
-    /// The kernel or the records could not be brought in order.
-    #[error("the node can't be brought in order: {0}")]
-    Recover(#[from] HandlerError),
-}
 
 /// Serves until `shutdown` is ready.
 ///
@@ -95,41 +48,53 @@ pub enum AgentError {
 /// "try again later" (ADD, CHECK) or waits (DEL).
 pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
     let started = Instant::now();
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let until_stopped = || {
-        let mut stopped = stopped.clone();
-        async move {
-            // An error means that the sender is gone, which is a stop as well.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }
-    };
+    let stop = Stop::new();
+    let readiness = watch::Sender::new(Readiness::waiting_for("the start"));
+    let metrics = Arc::new(Metrics::new(readiness.subscribe()));
 
     let server = Server::bind(options.run_dir.join("flock.sock"))?;
+    let bird = match options.announcer {
+        Announcer::None => None,
+        Announcer::Bird => Some(Arc::new(start_bird(&options)?)),
+    };
+    let http = match options.http_address {
+        None => None,
+        Some(address) => {
+            let endpoints = endpoints(&metrics, &readiness, bird.clone());
+            Some(tokio::spawn(HttpServer::bind(address).await?.run(endpoints, stop.requested())))
+        }
+    };
     let service = Arc::new(AgentService::new());
-    let serving = tokio::spawn(server.run(Arc::clone(&service) as _, until_stopped()));
+    let answering = MeteredService::new(Arc::clone(&service) as _, &metrics);
+    let serving = tokio::spawn(server.run(Arc::new(answering), stop.requested()));
 
     let mut shutdown = std::pin::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => None,
-        outcome = start(&options) => Some(outcome),
+        outcome = start(&options, &metrics, &readiness, bird.clone()) => Some(outcome),
     };
-    let (mut reaper, mut announcer) = (None, None);
+    let (mut reaper, mut following) = (None, None);
     let result = match outcome {
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok(Started { handler, bird })) => {
-            announcer = bird;
+        Some(Ok(Started { handler, membership })) => {
             service.ready(Arc::clone(&handler));
+            readiness.send_replace(Readiness::Ready);
+            metrics.started(started.elapsed());
             tracing::info!(took_ms = started.elapsed().as_millis(), "ready");
-            let until = until_stopped();
+            following = membership.map(|member| tokio::spawn(member.follow(Arc::clone(&handler))));
+            let until = stop.requested();
             reaper = Some(tokio::spawn(async move { handler.run_reaper(until).await }));
             shutdown.await;
             Ok(())
         }
     };
     tracing::info!("stopping; pods keep their addresses, routes and announcements");
-    // A receiver that is gone has stopped already.
-    let _ = stop.send(true);
+    readiness.send_replace(Readiness::Stopping);
+    stop.request();
+    if let Some(following) = following {
+        following.abort();
+    }
     match serving.await {
         Ok(0) => {}
         Ok(unfinished) => {
@@ -137,51 +102,95 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
         }
         Err(error) => tracing::error!(%error, "the server ended badly"),
     }
-    if let Some(reaper) = reaper
-        && let Err(error) = reaper.await
-    {
-        tracing::error!(%error, "the reaper ended badly");
+    for (what, task) in [("the reaper", reaper), ("the HTTP server", http)] {
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            tracing::error!(%error, what, "ended badly");
+        }
     }
-    if let Some(announcer) = announcer {
+    if let Some(bird) = bird {
         // The last requests may have changed what is to be announced.
-        announcer.shutdown().await;
+        bird.shutdown().await;
     }
     result
 }
 
-struct Started {
-    handler: Arc<Handler>,
-    bird: Option<Arc<BirdAnnouncer>>,
+/// Tells all parts of the agent that it ends.
+struct Stop(watch::Sender<bool>);
+
+impl Stop {
+    fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    fn request(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Ready once it was requested.
+    fn requested(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut requested = self.0.subscribe();
+        async move {
+            // An error means that the sender is gone, which is a stop as well.
+            let _ = requested.wait_for(|requested| *requested).await;
+        }
+    }
 }
 
-async fn start(options: &Options) -> Result<Started, AgentError> {
-    let config = node_config(options).await?;
+struct Started {
+    handler: Arc<Handler>,
+    membership: Option<Membership>,
+}
+
+async fn start(
+    options: &Options,
+    metrics: &Arc<Metrics>,
+    readiness: &watch::Sender<Readiness>,
+    bird: Option<Arc<BirdAnnouncer>>,
+) -> Result<Started, AgentError> {
+    let node = &options.node_name;
+    readiness.send_replace(Readiness::waiting_for(format!("NodeConfig {node}")));
+    let (config, pods, membership) = match &options.source {
+        Source::Files { node_config, pods } => {
+            (files::node_config(node, node_config).await?, files::pods(pods.as_deref()), None)
+        }
+        Source::Kubernetes { .. } => {
+            let mut membership = Membership::begin(node, metrics).await?;
+            (membership.node_config(readiness).await?, membership.pods(), Some(membership))
+        }
+    };
+    readiness.send_replace(Readiness::waiting_for("the records and the kernel to be brought in order"));
+    let handler = recovered(options, config, pods, metrics, bird).await?;
+    Ok(Started { handler, membership })
+}
+
+/// A handler on the real backends that has taken up what the last agent left.
+async fn recovered(
+    options: &Options,
+    config: NodeConfig,
+    pods: Arc<dyn PodSource>,
+    metrics: &Arc<Metrics>,
+    bird: Option<Arc<BirdAnnouncer>>,
+) -> Result<Arc<Handler>, AgentError> {
     let (store, set_aside) = FileStore::open(options.run_dir.join("attachments")).await?;
     let clock = Arc::new(SystemClock);
-    let dataplane = NetlinkDataplane::new()?;
-    let bird = match options.announcer {
-        Announcer::None => None,
-        Announcer::Bird => Some(Arc::new(start_bird(options)?)),
-    };
-    let announcer: Arc<dyn RouteAnnouncer> = match &bird {
+    let announcer: Arc<dyn RouteAnnouncer> = match bird {
         None => Arc::new(MemoryAnnouncer::default()),
-        Some(bird) => Arc::clone(bird) as _,
-    };
-    let pods: Arc<dyn PodSource> = match &options.pods {
-        Some(directory) => Arc::new(PodDirectory::new(directory)),
-        None => Arc::new(PlainPods),
+        Some(bird) => bird,
     };
     let backends = Backends {
         ipam: Arc::new(MemoryIpam::new(clock.clone(), options.address_rest, clock_seed())),
         store: Arc::new(store),
-        dataplane: Arc::new(dataplane),
+        dataplane: Arc::new(NetlinkDataplane::with_proc(&options.proc_dir)?),
         announcer,
         pods,
         clock,
     };
     let unreadable: Vec<_> = set_aside.iter().filter_map(|file| file.key.clone()).collect();
-    let handler = Handler::new(backends, config, Settings::new(boot_id()?));
+    let handler = Handler::new(metered(backends, metrics), config, Settings::new(boot_id()?));
     let recovery = handler.recover(&unreadable).await?;
+    metrics.recovered(&recovery);
     tracing::info!(
         committed = recovery.committed,
         repaired = recovery.repaired,
@@ -192,42 +201,26 @@ async fn start(options: &Options) -> Result<Started, AgentError> {
         salvaged = recovery.salvaged,
         "records read"
     );
-    Ok(Started { handler: Arc::new(handler), bird })
+    Ok(Arc::new(handler))
 }
 
-/// Reads the NodeConfig, waiting for the file to appear.
-async fn node_config(options: &Options) -> Result<NodeConfig, AgentError> {
-    let path = &options.node_config;
-    let deadline = tokio::time::Instant::now() + NODE_CONFIG_WAIT;
-    let mut told = false;
-    let text = loop {
-        match tokio::fs::read_to_string(path).await {
-            Ok(text) => break text,
-            Err(error) if tokio::time::Instant::now() >= deadline => {
-                return Err(AgentError::NoNodeConfig {
-                    node: options.node_name.clone(),
-                    path: path.clone(),
-                    reason: error,
-                });
-            }
-            Err(error) => {
-                if !told {
-                    tracing::warn!(path = %path.display(), %error, "waiting for the NodeConfig");
-                    told = true;
-                }
-                tokio::time::sleep(NODE_CONFIG_POLL).await;
-            }
-        }
-    };
-    let config = NodeConfig::from_yaml(&text, &path.display().to_string())?;
-    if config.name != options.node_name {
-        return Err(AgentError::OtherNode {
-            expected: options.node_name.clone(),
-            found: config.name,
-            path: path.clone(),
+/// What is seen over HTTP. That BIRD is away makes no node unready: pods reach each other on it.
+fn endpoints(
+    metrics: &Arc<Metrics>,
+    readiness: &watch::Sender<Readiness>,
+    bird: Option<Arc<BirdAnnouncer>>,
+) -> Endpoints {
+    if let Some(bird) = bird.clone() {
+        metrics.bird_configurations(move || {
+            let counts = bird.counts();
+            BirdConfigurations { applied: counts.applied, refused: counts.refused, failed: counts.failed }
         });
     }
-    Ok(config)
+    let notes = move || match bird.as_ref().map(|bird| bird.status().borrow().clone()) {
+        Some(Status::Failed { error, .. }) => vec![format!("BIRD: {error}")],
+        _ => Vec::new(),
+    };
+    Endpoints { metrics: Arc::clone(metrics), readiness: readiness.subscribe(), notes: Arc::new(notes) }
 }
 
 fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {

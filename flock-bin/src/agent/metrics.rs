@@ -26,7 +26,7 @@ mod state;
 
 pub use format::Format;
 pub use labels::{
-    AddressState, AttachmentState, BirdAnswer, Code, Family as AddressFamily, Repair, Step, Verb, Watch,
+    AddressState, AttachmentState, BirdResult, Code, Family as AddressFamily, Repair, Step, Verb, Watch,
 };
 
 use labels::{RepairLabels, RequestLabels, StepLabels, VerbLabels};
@@ -152,8 +152,8 @@ impl Metrics {
         self.state.observe(ipam, store);
     }
 
-    /// Where to read how many configurations BIRD has applied and refused. Must return at
-    /// once. Only the first call counts.
+    /// Where to read how the configurations for BIRD have ended. Must return at once. Only
+    /// the first call counts.
     pub fn bird_configurations(&self, counts: impl Fn() -> BirdConfigurations + Send + Sync + 'static) {
         self.state.bird(Box::new(counts));
     }
@@ -182,11 +182,13 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// What BIRD said to configurations since the agent was started.
+/// How the configurations for BIRD have ended since the agent was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BirdConfigurations {
     /// It took them.
     pub applied: u64,
-    /// It did not.
+    /// It did not, and the last good one stays.
     pub refused: u64,
+    /// It could not be asked, or the file could not be written; tried again.
+    pub failed: u64,
 }

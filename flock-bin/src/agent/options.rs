@@ -1,5 +1,6 @@
 //! The agent's options: flags over environment over configuration file over defaults.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,9 +25,12 @@ Exit status:
   1  could not start, or could not go on; the last line on standard error says why
   2  the options make no sense
 
-Example, on one machine without a cluster:
-  flock-agent --node-name host001 --node-config host001.yaml --pods pods/
-  bird -c /etc/flock/bird/bird.conf -s /run/flock/bird.ctl";
+Examples:
+  On one machine without a cluster:
+    flock-agent --node-name host001 --node-config host001.yaml --pods pods/
+    bird -c /etc/flock/bird/bird.conf -s /run/flock/bird.ctl
+  On a node of a cluster, with the kubeconfig that KUBECONFIG names, or inside a pod:
+    flock-agent --source kubernetes --http-address '[::]:9430'";
 
 /// In seconds: one exchange with BIRD.
 const BIRDC_TIMEOUT: RangeInclusive<u64> = 1..=60;
@@ -62,7 +66,7 @@ struct Given {
 
     /// Where NodeConfig and pods come from [default: files]
     #[arg(long, value_enum, value_name = "SOURCE", env = "FLOCK_SOURCE")]
-    source: Option<Source>,
+    source: Option<SourceKind>,
 
     /// The NodeConfig manifest, as it would be applied to a cluster (with --source files)
     #[arg(long, value_name = "FILE", env = "FLOCK_NODE_CONFIG")]
@@ -72,6 +76,19 @@ struct Given {
     /// without annotations (with --source files)
     #[arg(long, value_name = "DIR", env = "FLOCK_PODS")]
     pods: Option<PathBuf>,
+
+    /// Remove the taint with this key from the node once it is ready for pods: what keeps pods away from a
+    /// new node until then (with --source kubernetes)
+    #[arg(long, value_name = "KEY", env = "FLOCK_STARTUP_TAINT")]
+    startup_taint: Option<String>,
+
+    /// Serve /metrics, /healthz and /readyz by HTTP here, for example [::]:9430 [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT", env = "FLOCK_HTTP_ADDRESS")]
+    http_address: Option<SocketAddr>,
+
+    /// The mount of proc to set sysctls through; containers find their own read-only [default: /proc]
+    #[arg(long, value_name = "DIR", env = "FLOCK_PROC_DIR")]
+    proc_dir: Option<PathBuf>,
 
     /// Where the socket and the records are; best on a tmpfs, so that they go with the kernel's state at a
     /// reboot [default: /run/flock]
@@ -103,12 +120,30 @@ struct Given {
     log_format: Option<LogFormat>,
 }
 
-/// Where NodeConfig and pods come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Source {
+enum SourceKind {
     /// Files on this machine; no cluster is needed
     Files,
+    /// The Kubernetes API: as the pod's service account, else by the kubeconfig that KUBECONFIG names
+    Kubernetes,
+}
+
+/// Where NodeConfig and pods come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Files on this machine.
+    Files {
+        /// The NodeConfig manifest.
+        node_config: PathBuf,
+        /// The pod manifests, where there are any.
+        pods: Option<PathBuf>,
+    },
+    /// The Kubernetes API.
+    Kubernetes {
+        /// The key of the taint to remove once the node is ready.
+        startup_taint: Option<String>,
+    },
 }
 
 /// Who announces.
@@ -138,10 +173,10 @@ pub struct Options {
     pub node_name: NodeName,
     /// Where NodeConfig and pods come from.
     pub source: Source,
-    /// The NodeConfig manifest.
-    pub node_config: PathBuf,
-    /// The pod manifests, where there are any.
-    pub pods: Option<PathBuf>,
+    /// Where metrics and health are served, if anywhere.
+    pub http_address: Option<SocketAddr>,
+    /// The mount of proc to set sysctls through.
+    pub proc_dir: PathBuf,
     /// Socket and records.
     pub run_dir: PathBuf,
     /// Who announces.
@@ -239,6 +274,9 @@ impl Given {
             source: self.source.or(lower.source),
             node_config: self.node_config.or(lower.node_config),
             pods: self.pods.or(lower.pods),
+            startup_taint: self.startup_taint.or(lower.startup_taint),
+            http_address: self.http_address.or(lower.http_address),
+            proc_dir: self.proc_dir.or(lower.proc_dir),
             run_dir: self.run_dir.or(lower.run_dir),
             announcer: self.announcer.or(lower.announcer),
             bird_config: self.bird_config.or(lower.bird_config),
@@ -259,11 +297,27 @@ impl Given {
                 invalid("this machine has no hostname; give the node's name with --node-name".into())
             })?;
         let node_name = NodeName::new(node_name).map_err(|error| invalid(format!("--node-name: {error}")))?;
-        let node_config = self.node_config.ok_or_else(|| {
-            invalid(format!(
-                "--source files needs --node-config FILE, the NodeConfig manifest of {node_name}"
-            ))
-        })?;
+        let source = match self.source.unwrap_or(SourceKind::Files) {
+            SourceKind::Files if self.startup_taint.is_some() => {
+                return Err(invalid(
+                    "--startup-taint goes with --source kubernetes, found --source files".into(),
+                ));
+            }
+            SourceKind::Kubernetes if self.node_config.is_some() || self.pods.is_some() => {
+                return Err(invalid(
+                    "--node-config and --pods go with --source files, found --source kubernetes".into(),
+                ));
+            }
+            SourceKind::Files => Source::Files {
+                node_config: self.node_config.ok_or_else(|| {
+                    invalid(format!(
+                        "--source files needs --node-config FILE, the NodeConfig manifest of {node_name}"
+                    ))
+                })?,
+                pods: self.pods,
+            },
+            SourceKind::Kubernetes => Source::Kubernetes { startup_taint: self.startup_taint },
+        };
         let run_dir = self.run_dir.unwrap_or_else(|| PathBuf::from("/run/flock"));
         let seconds = |key: &str, given: Option<u64>, default: u64, allowed: RangeInclusive<u64>| {
             let seconds = given.unwrap_or(default);
@@ -277,9 +331,9 @@ impl Given {
         };
         Ok(Options {
             node_name,
-            source: self.source.unwrap_or(Source::Files),
-            node_config,
-            pods: self.pods,
+            source,
+            http_address: self.http_address,
+            proc_dir: self.proc_dir.unwrap_or_else(|| PathBuf::from("/proc")),
             announcer: self.announcer.unwrap_or(Announcer::Bird),
             bird_config: self.bird_config.unwrap_or_else(|| PathBuf::from("/etc/flock/bird/bird.conf")),
             bird_socket: self.bird_socket.unwrap_or_else(|| run_dir.join("bird.ctl")),
@@ -324,7 +378,9 @@ mod tests {
     fn defaults_are_those_of_the_documentation() {
         let options = read(&[], &EMPTY).unwrap();
         assert_eq!(options.node_name.as_str(), "host002");
-        assert_eq!(options.source, Source::Files);
+        assert_eq!(options.source, Source::Files { node_config: "n.yaml".into(), pods: None });
+        assert_eq!(options.http_address, None);
+        assert_eq!(options.proc_dir, Path::new("/proc"));
         assert_eq!(options.run_dir, Path::new("/run/flock"));
         assert_eq!(options.bird_config, Path::new("/etc/flock/bird/bird.conf"));
         assert_eq!(options.bird_socket, Path::new("/run/flock/bird.ctl"));
@@ -367,6 +423,23 @@ mod tests {
         }
         assert!(read(&["--birdc-timeout", "0"], &EMPTY).is_err());
         assert!(read(&["--address-rest", "86400"], &EMPTY).is_ok());
+    }
+
+    #[test]
+    fn options_of_the_other_source_are_refused() {
+        let kubernetes = |arguments: &[&str]| {
+            let all = ["flock-agent", "--source", "kubernetes"].iter().chain(arguments);
+            Options::read(all, &EMPTY)
+        };
+        let key = "flock.fritzlab.net/agent-not-ready";
+        let options = kubernetes(&["--startup-taint", key]).unwrap();
+        assert_eq!(options.source, Source::Kubernetes { startup_taint: Some(key.to_owned()) });
+        for arguments in [["--node-config", "n.yaml"], ["--pods", "pods"]] {
+            let error = kubernetes(&arguments).unwrap_err().to_string();
+            assert_eq!(error, "--node-config and --pods go with --source files, found --source kubernetes");
+        }
+        let error = read(&["--startup-taint", key], &EMPTY).unwrap_err().to_string();
+        assert_eq!(error, "--startup-taint goes with --source kubernetes, found --source files");
     }
 
     #[test]

@@ -207,12 +207,14 @@ label_values! {
 }
 
 label_values! {
-    /// What BIRD said to a configuration.
-    BirdAnswer {
-        /// It took it.
+    /// How a configuration for BIRD has ended.
+    BirdResult {
+        /// BIRD took it.
         Applied => "applied",
-        /// It did not; the last good one stays.
+        /// BIRD did not; the last good one stays.
         Refused => "refused",
+        /// BIRD could not be asked, or the file could not be written; tried again.
+        Failed => "failed",
     }
 }
 

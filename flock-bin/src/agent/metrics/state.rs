@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::BirdConfigurations;
-use super::labels::{AddressState, AttachmentState, BirdAnswer, Family, Watch};
+use super::labels::{AddressState, AttachmentState, BirdResult, Family, Watch};
 use crate::agent::readiness::Readiness;
 
 /// Scrapes that follow each other faster get the same numbers: they must not become load.
@@ -177,8 +177,12 @@ impl State {
 
     fn encode_bird(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let Some(counts) = self.bird.get().map(|counts| counts()) else { return Ok(()) };
-        let values = [(BirdAnswer::Applied, counts.applied), (BirdAnswer::Refused, counts.refused)];
-        let values = values.map(|(answer, count)| ([("result", answer.as_str())], count));
+        let values = [
+            (BirdResult::Applied, counts.applied),
+            (BirdResult::Refused, counts.refused),
+            (BirdResult::Failed, counts.failed),
+        ];
+        let values = values.map(|(result, count)| ([("result", result.as_str())], count));
         counters(encoder, "bird_configurations", "Configurations that BIRD was asked to take.", values)
     }
 
