@@ -1,0 +1,117 @@
+//! Whether a watch stands: [`Link`], and [`WatchHealth`] for others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How a watch is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchHealth {
+    /// Whether everything has been listed at least once. What is known since then is kept
+    /// while the API server is away.
+    pub synced: bool,
+    /// Whether the watch stands, so that changes come.
+    pub connected: bool,
+    /// How often the watch, or the list before it, failed and was begun anew. The end that
+    /// each watch comes to after about a minute is no failure.
+    pub restarts: u64,
+    /// For how long it has been failing.
+    pub failing_for: Option<Duration>,
+    /// What failed last, in words, while it is failing.
+    pub error: Option<String>,
+}
+
+/// The state of a watch, which the watch writes and others wait for.
+#[derive(Debug, Clone)]
+pub(crate) struct Link(Arc<watch::Sender<State>>);
+
+/// What is known of the API server.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) synced: bool,
+    pub(crate) connected: bool,
+    restarts: u64,
+    pub(crate) failing: Option<Failing>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Failing {
+    since: Instant,
+    error: Arc<str>,
+}
+
+impl Failing {
+    /// Since when, and why.
+    pub(crate) fn words(&self) -> String {
+        let seconds = self.since.elapsed().as_secs();
+        format!("the API server has not been heard for {seconds} s: {}", self.error)
+    }
+}
+
+impl Link {
+    /// Not connected yet.
+    pub(crate) fn new() -> Self {
+        let state = State { synced: false, connected: false, restarts: 0, failing: None };
+        Self(Arc::new(watch::Sender::new(state)))
+    }
+
+    /// Everything was listed; no watch yet.
+    pub(super) fn listed(&self) {
+        self.0.send_modify(|state| state.synced = true);
+    }
+
+    /// The watch stands.
+    pub(super) fn established(&self) {
+        self.0.send_if_modified(|state| {
+            if let Some(failing) = state.failing.take() {
+                let seconds = failing.since.elapsed().as_secs();
+                tracing::info!(after_s = seconds, "the API server is heard again");
+            }
+            !std::mem::replace(&mut state.connected, true)
+        });
+    }
+
+    /// It could not be made, or broke. Said once, until it stands again.
+    pub(super) fn failed(&self, what: &str, error: String) {
+        self.0.send_modify(|state| {
+            state.connected = false;
+            state.restarts += 1;
+            let error: Arc<str> = error.into();
+            match &mut state.failing {
+                Some(failing) => {
+                    tracing::debug!(%error, "the watch of the {what} still fails");
+                    failing.error = error;
+                }
+                None => {
+                    tracing::warn!(%error, "the watch of the {what} failed, trying again");
+                    state.failing = Some(Failing { since: Instant::now(), error });
+                }
+            }
+        });
+    }
+
+    /// For waiting.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<State> {
+        self.0.subscribe()
+    }
+
+    /// For others.
+    pub(crate) fn health(&self) -> WatchHealth {
+        let state = self.0.borrow();
+        WatchHealth {
+            synced: state.synced,
+            connected: state.connected,
+            restarts: state.restarts,
+            failing_for: state.failing.as_ref().map(|failing| failing.since.elapsed()),
+            error: state.failing.as_ref().map(|failing| failing.error.to_string()),
+        }
+    }
+
+    /// Until everything was listed once.
+    pub(crate) async fn synced(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.subscribe().wait_for(|state| state.synced).await;
+    }
+}

@@ -1,0 +1,292 @@
+//! An API server in the process: it lists, watches and patches as the real one does, and
+//! fails as it is told. Below the client's connections, so what is tested is all of the
+//! client but TLS.
+
+mod store;
+mod watches;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use flock_core::name::NodeName;
+use flock_k8s::Cluster;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use kube::client::Body;
+use kube::{Client, client};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use self::store::Store;
+use self::watches::Watches;
+
+/// The API server. A clone is another handle to the same one.
+#[derive(Clone)]
+pub struct FakeApi {
+    state: Arc<Mutex<State>>,
+    // Counts up whenever something happened that a test may wait for.
+    happened: Arc<watch::Sender<u64>>,
+}
+
+/// What can be seen of it, by [`FakeApi::until`].
+pub struct State {
+    /// All requests, in order.
+    pub requests: Vec<Recorded>,
+    pub store: Store,
+    pub watches: Watches,
+    mode: Mode,
+    // Requests of this kind fail next, once each.
+    refusals: Vec<(Method, u16)>,
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    pub method: Method,
+    pub path: String,
+    pub query: BTreeMap<String, String>,
+    pub content_type: String,
+    pub body: Value,
+}
+
+impl Recorded {
+    pub fn is_watch(&self) -> bool {
+        self.query.contains_key("watch")
+    }
+
+    pub fn is_list(&self) -> bool {
+        self.method == Method::GET && self.query.contains_key("fieldSelector") && !self.is_watch()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Up,
+    /// Nobody listens.
+    Away,
+    /// Connections are accepted, nothing is answered.
+    Silent,
+    /// Everything is answered with this code.
+    Failing(u16),
+}
+
+type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
+
+impl FakeApi {
+    pub fn new() -> Self {
+        let state = State {
+            requests: Vec::new(),
+            store: Store::default(),
+            watches: Watches::default(),
+            mode: Mode::Up,
+            refusals: Vec::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)), happened: Arc::default() }
+    }
+
+    pub fn client(&self) -> Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<client::Body>| {
+            let api = api.clone();
+            async move { api.answer(request).await }
+        });
+        Client::new(service, "default")
+    }
+
+    /// As the agent of node host001.
+    pub fn cluster(&self) -> Cluster {
+        Cluster::new(self.client(), NodeName::new("host001").unwrap())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state());
+        self.happened.send_modify(|count| *count += 1);
+        result
+    }
+
+    pub fn see<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state())
+    }
+
+    /// Waits until it holds.
+    pub async fn until(&self, what: &str, mut holds: impl FnMut(&State) -> bool) {
+        let mut happened = self.happened.subscribe();
+        let waiting = happened.wait_for(|_| holds(&self.state()));
+        let waited = tokio::time::timeout(Duration::from_secs(600), waiting).await;
+        assert!(waited.is_ok(), "never happened: {what}; requests: {:#?}", self.state().requests);
+    }
+
+    /// Makes or changes an object; `collection` is the path of its kind, without a namespace.
+    pub fn put(&self, collection: &str, object: Value) {
+        self.change(|state| {
+            let event = state.store.put(collection, object);
+            state.watches.tell(&event);
+        });
+    }
+
+    pub fn delete(&self, collection: &str, namespace: &str, name: &str) {
+        self.change(|state| {
+            let event = state.store.delete(collection, namespace, name);
+            state.watches.tell(&event);
+        });
+    }
+
+    /// Sends the current version to all watches.
+    pub fn bookmark(&self) {
+        self.change(|state| state.watches.bookmark(state.store.version()));
+    }
+
+    /// Forgets what led to the present: a watch from an older version is answered with 410.
+    pub fn compact(&self) {
+        self.change(|state| state.store.compact());
+    }
+
+    /// From now on. Going away breaks the connections that there are.
+    pub fn set_mode(&self, mode: Mode) {
+        self.change(|state| {
+            state.mode = mode;
+            if mode == Mode::Away {
+                state.watches.break_off();
+            }
+        });
+    }
+
+    /// Breaks the connections of all watches.
+    pub fn break_watches(&self) {
+        self.change(|state| state.watches.break_off());
+    }
+
+    /// Ends all watches as after their time.
+    pub fn end_watches(&self) {
+        self.change(|state| state.watches.end());
+    }
+
+    /// The connections of all watches go dead without a word.
+    pub fn mute_watches(&self) {
+        self.change(|state| state.watches.mute());
+    }
+
+    /// The next request with this method is answered with `code`.
+    pub fn refuse_next(&self, method: Method, code: u16) {
+        self.change(|state| state.refusals.push((method, code)));
+    }
+
+    async fn answer(self, request: Request<Body>) -> io::Result<Answer> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let query = parts.uri.query().unwrap_or_default();
+        let content_type = parts.headers.get("content-type");
+        let request = Recorded {
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            content_type: content_type.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default(),
+            body: serde_json::from_slice(&body).unwrap_or_default(),
+        };
+        let answer = self.change(|state| state.answer(&request));
+        match answer {
+            Some(answer) => answer,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl State {
+    /// None is silence.
+    fn answer(&mut self, request: &Recorded) -> Option<io::Result<Answer>> {
+        self.requests.push(request.clone());
+        if let Some(index) = self.refusals.iter().position(|(method, _)| *method == request.method) {
+            let (_, code) = self.refusals.remove(index);
+            return Some(Ok(failure(code, "refused by the test", "Refused")));
+        }
+        match self.mode {
+            Mode::Up => Some(Ok(self.serve(request))),
+            Mode::Away => Some(Err(io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused"))),
+            Mode::Silent => None,
+            Mode::Failing(code) => Some(Ok(failure(code, "it is broken", "Broken"))),
+        }
+    }
+
+    fn serve(&mut self, request: &Recorded) -> Answer {
+        if request.is_watch() {
+            return self.watch(request);
+        }
+        match (request.method.as_str(), request.is_list()) {
+            ("GET", true) => {
+                let items = self.store.list(&request.path, &request.query["fieldSelector"]);
+                let version = self.store.version().to_string();
+                json_answer(
+                    200,
+                    &json!({
+                        "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items,
+                    }),
+                )
+            }
+            ("GET", false) => match self.store.at(&request.path) {
+                Some(object) => json_answer(200, object),
+                None => failure(404, &format!("{} not found", request.path), "NotFound"),
+            },
+            ("POST", _) => {
+                let event = self.store.create(&request.path, request.body.clone());
+                self.watches.tell(&event);
+                json_answer(201, &event.object)
+            }
+            ("PATCH", _) => match self.store.patch(&request.path, &request.content_type, &request.body) {
+                Ok(event) => {
+                    self.watches.tell(&event);
+                    json_answer(200, &event.object)
+                }
+                Err((code, message)) => failure(code, &message, "Refused"),
+            },
+            (method, _) => panic!("the fake has no {method}"),
+        }
+    }
+
+    fn watch(&mut self, request: &Recorded) -> Answer {
+        let from: u64 = request.query["resourceVersion"].parse().unwrap();
+        let fields = &request.query["fieldSelector"];
+        let Some(past) = self.store.since(&request.path, fields, from) else {
+            let status = status(410, &format!("too old resource version: {from}"), "Expired");
+            let event = json!({"type": "ERROR", "object": status});
+            return answer(200, stream::iter([Ok(line(&event))]).boxed());
+        };
+        let seconds = request.query["timeoutSeconds"].parse().unwrap();
+        let events = self.watches.open(&request.path, fields, Duration::from_secs(seconds));
+        let past = stream::iter(past.into_iter().map(|event| Ok(line(&event.json()))));
+        answer(200, past.chain(events).boxed())
+    }
+}
+
+fn line(event: &Value) -> Frame<Bytes> {
+    Frame::data(format!("{event}\n").into())
+}
+
+fn status(code: u16, message: &str, reason: &str) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "code": code, "message": message, "reason": reason,
+    })
+}
+
+fn failure(code: u16, message: &str, reason: &str) -> Answer {
+    json_answer(code, &status(code, message, reason))
+}
+
+fn json_answer(code: u16, body: &Value) -> Answer {
+    let body = Frame::data(body.to_string().into());
+    answer(code, async { Ok(body) }.into_stream().boxed())
+}
+
+fn answer(code: u16, body: BoxStream<'static, io::Result<Frame<Bytes>>>) -> Answer {
+    Response::builder().status(code).body(StreamBody::new(body)).unwrap()
+}
