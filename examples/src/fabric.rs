@@ -20,6 +20,9 @@ use crate::router::{Neighbour, Router};
 
 /// The router's autonomous system number (RFC 5398 keeps 64496 to 64511 for documents).
 pub const ROUTER_ASN: u32 = 64_500;
+/// The router's own addresses.
+pub(crate) const ROUTER: (Ipv6Addr, Ipv4Addr) =
+    (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1), Ipv4Addr::new(192, 0, 2, 254));
 /// Where the files of a fabric are, in the tmpfs of the sandbox.
 pub const DIR: &str = "/run/lab";
 
@@ -64,6 +67,16 @@ impl Plan {
         format!("10.0.{}.0/24", self.number)
     }
 
+    /// Another prefix, which a cluster's node may move to.
+    pub fn second_cidr6(self) -> String {
+        format!("2001:db8:{}0::/64", self.number)
+    }
+
+    /// Another prefix, which a cluster's node may move to.
+    pub fn second_cidr4(self) -> String {
+        format!("10.1.{}.0/24", self.number)
+    }
+
     /// The two ends of its link, the router's first.
     pub fn link6(self) -> (Ipv6Addr, Ipv6Addr) {
         let end = |last| Ipv6Addr::new(0x2001, 0xdb8, 0xffff, u16::from(self.number), 0, 0, 0, last);
@@ -97,7 +110,8 @@ impl Plan {
         })
     }
 
-    fn neighbour(self) -> Neighbour {
+    /// What the router has to know of it.
+    pub(crate) fn neighbour(self) -> Neighbour {
         Neighbour {
             name: self.name(),
             asn: self.asn(),
@@ -116,9 +130,8 @@ impl Fabric {
         let tor = Netns::create("tor")?;
         let plans: Vec<Plan> = (1..=nodes).map(Plan::new).collect();
         let nodes = plans.iter().map(|plan| build_node(*plan, &tor, dir)).collect::<Result<_>>()?;
-        let own = (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1), Ipv4Addr::new(192, 0, 2, 254));
         let neighbours: Vec<Neighbour> = plans.iter().map(|plan| plan.neighbour()).collect();
-        let router = Router::start(tor, &dir.join("tor"), ROUTER_ASN, own, &neighbours)?;
+        let router = Router::start(tor, &dir.join("tor"), ROUTER_ASN, ROUTER, &neighbours)?;
         Ok(Self { router, nodes })
     }
 
@@ -134,15 +147,21 @@ impl Fabric {
     }
 }
 
-/// On the node the link is `uplink`, on the router it is named as the node.
 fn build_node(plan: Plan, tor: &Netns, dir: &Path) -> Result<Node> {
     let name = plan.name();
-    let netns = Netns::create(&name)?;
-    link(End { netns: tor, interface: &name }, End { netns: &netns, interface: "uplink" })?;
-    let ((tor6, node6), (tor4, node4)) = (plan.link6(), plan.link4());
-    for (end, interface, ipv6, ipv4) in [(tor, name.as_str(), tor6, tor4), (&netns, "uplink", node6, node4)] {
+    let netns = join(plan, &name, tor)?;
+    Node::create(netns, &dir.join(&name), &plan.node_config())
+}
+
+/// Makes the namespace `name` and its link to the router with the addresses of `plan`.
+/// There the link is `uplink`, on the router it is named as the namespace.
+pub(crate) fn join(plan: Plan, name: &str, tor: &Netns) -> Result<Netns> {
+    let netns = Netns::create(name)?;
+    link(End { netns: tor, interface: name }, End { netns: &netns, interface: "uplink" })?;
+    let ((tor6, own6), (tor4, own4)) = (plan.link6(), plan.link4());
+    for (end, interface, ipv6, ipv4) in [(tor, name, tor6, tor4), (&netns, "uplink", own6, own4)] {
         end.address(interface, &format!("{ipv6}/64"))?;
         end.address(interface, &format!("{ipv4}/30"))?;
     }
-    Node::create(netns, &dir.join(&name), &plan.node_config())
+    Ok(netns)
 }

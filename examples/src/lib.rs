@@ -10,9 +10,12 @@
 //! - [`netns`] makes namespaces and links, runs commands in them, and pings.
 //! - [`fabric`] joins two nodes and a top-of-rack router, [`node`], [`router`] and
 //!   [`bird`] are its parts.
+//! - [`cluster`] is the same network with a real Kubernetes on it: a control plane,
+//!   and nodes with containerd, kubelet and kube-proxy.
 //! - [`mod@bench`] measures ADD and DEL, of Flock and of others.
 //! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed.
-//! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions.
+//! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions;
+//!   [`screen`] prints what came of it.
 //!
 //! Only Linux has what a lab needs.
 
@@ -20,6 +23,7 @@
 
 pub mod bench;
 pub mod bird;
+pub mod cluster;
 pub mod deadline;
 mod error;
 pub mod fabric;
@@ -30,6 +34,7 @@ pub mod programs;
 pub mod router;
 pub mod runtime;
 pub mod sandbox;
+pub mod screen;
 pub mod snapshot;
 
 pub use error::{LabError, Result};

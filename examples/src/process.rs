@@ -14,6 +14,16 @@ const INSTALL_HINT: &str = "is it installed? `make demo` and `make test` install
 /// Runs `command` to its end and answers with its standard output; a bad status is an error.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = output(command)?;
+    answer(command, output)
+}
+
+/// The same with a file as its standard input.
+pub fn run_with(command: &mut Command, input: File) -> Result<String> {
+    let output = command.stdin(input).output().map_err(start_error(command))?;
+    answer(command, output)
+}
+
+fn answer(command: &Command, output: Output) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

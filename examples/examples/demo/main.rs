@@ -16,12 +16,10 @@ use flock_examples::node::Pod;
 use flock_examples::process::tail;
 use flock_examples::runtime::INTERFACE;
 use flock_examples::sandbox::{self, Entry, Sandbox};
+use flock_examples::screen::{Failure, Screen, columns, milliseconds};
 use flock_examples::{LabError, Result};
 
-use crate::screen::{Failure, Screen, columns, milliseconds};
-
 mod routes;
-mod screen;
 
 /// For sessions and routes that are on their way.
 const CONVERGENCE: Duration = Duration::from_secs(20);

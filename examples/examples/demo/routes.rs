@@ -1,6 +1,6 @@
 //! The router's BGP table as a table.
 
-use crate::screen::columns;
+use flock_examples::screen::columns;
 
 /// From BIRD's answer to `show route`:
 ///

@@ -1,4 +1,4 @@
-//! What the demo prints: steps with their times, headings, tables.
+//! What a person sees of the demo and of the end-to-end test: steps with their times, headings, tables.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -6,29 +6,32 @@ use std::time::{Duration, Instant};
 
 /// Prints, with colours and a line for the step in progress only on a terminal.
 #[derive(Debug)]
-pub(crate) struct Screen {
+pub struct Screen {
     out: io::Stdout,
     terminal: bool,
     colour: bool,
 }
 
 impl Screen {
-    pub(crate) fn new(terminal: bool) -> Self {
+    /// Whether what is printed goes to a terminal in the end.
+    pub fn new(terminal: bool) -> Self {
         Self { out: io::stdout(), terminal, colour: terminal && std::env::var_os("NO_COLOR").is_none() }
     }
 
-    pub(crate) fn line(&self, text: impl Display) {
+    /// Prints a line.
+    pub fn line(&self, text: impl Display) {
         // A reader that has gone does not stop the demo.
         writeln!(self.out.lock(), "{text}").ok();
     }
 
-    pub(crate) fn heading(&self, text: &str) {
+    /// Prints an empty line and a heading.
+    pub fn heading(&self, text: &str) {
         self.line("");
         self.line(self.painted("1", text));
     }
 
     /// Runs one step, and says what came of it and how long it took.
-    pub(crate) fn step<T, E>(
+    pub fn step<T, E>(
         &self,
         name: &str,
         work: impl FnOnce() -> Result<(T, String), E>,
@@ -51,7 +54,8 @@ impl Screen {
         }
     }
 
-    pub(crate) fn failure<E: Display>(&self, failure: &Failure<E>) {
+    /// Says which step failed, and why.
+    pub fn failure<E: Display>(&self, failure: &Failure<E>) {
         self.line(format!("  {} {}: {}", self.painted("31", "✗"), failure.step, failure.error));
     }
 
@@ -62,9 +66,11 @@ impl Screen {
 
 /// The step that failed, and why.
 #[derive(Debug)]
-pub(crate) struct Failure<E> {
-    pub(crate) step: String,
-    pub(crate) error: E,
+pub struct Failure<E> {
+    /// What was tried.
+    pub step: String,
+    /// What came of it.
+    pub error: E,
 }
 
 fn seconds(time: Duration) -> String {
@@ -72,12 +78,12 @@ fn seconds(time: Duration) -> String {
 }
 
 /// Milliseconds with two digits after the point, as tables show round-trip times.
-pub(crate) fn milliseconds(time: Duration) -> String {
+pub fn milliseconds(time: Duration) -> String {
     format!("{:.2}", time.as_secs_f64() * 1000.0)
 }
 
 /// Aligns the columns of `rows`; columns from `right` on are aligned to the right.
-pub(crate) fn columns(rows: &[Vec<String>], right: usize) -> Vec<String> {
+pub fn columns(rows: &[Vec<String>], right: usize) -> Vec<String> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell: &String| cell.chars().count()).max()
