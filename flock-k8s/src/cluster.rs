@@ -9,7 +9,9 @@ use flock_core::name::NodeName;
 use kube::Client;
 use kube::config::{Config, InClusterError, KubeConfigOptions, KubeconfigError};
 
-use crate::node_config::NodeConfigWatch;
+use crate::events::Events;
+use crate::node::NodeWriter;
+use crate::node_config::{NodeConfigWatch, StatusWriter};
 use crate::pods::KubePods;
 
 /// An address that nobody answers from is given up after this time.
@@ -89,6 +91,26 @@ impl Cluster {
     /// answer and all its clones are dropped.
     pub fn node_config(&self) -> NodeConfigWatch {
         NodeConfigWatch::start(self.client.clone(), self.node.clone())
+    }
+
+    /// Writes the status of the node's NodeConfig.
+    ///
+    /// Must be called within a tokio runtime: it starts a task, which ends when the
+    /// answer and all its clones are dropped. So do [`node`](Self::node) and
+    /// [`events`](Self::events). Each of them is to be called once.
+    pub fn node_config_status(&self) -> StatusWriter {
+        StatusWriter::start(self.client.clone(), &self.node)
+    }
+
+    /// Tells the cluster whether the node is ready for pods. The taint with the key
+    /// `startup_taint` is removed once it is.
+    pub fn node(&self, startup_taint: Option<String>) -> NodeWriter {
+        NodeWriter::start(self.client.clone(), &self.node, startup_taint)
+    }
+
+    /// Says what happened to pods and to the NodeConfig.
+    pub fn events(&self) -> Events {
+        Events::start(self.client.clone(), self.node.clone())
     }
 
     /// The node's name.

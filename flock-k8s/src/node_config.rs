@@ -1,5 +1,19 @@
-//! The NodeConfig custom resource: its definition, and the watch of one of them.
+//! The NodeConfig custom resource: its definition, the watch of one of them, and its status.
 
+mod resource;
+mod status;
 mod watch;
 
+pub use self::resource::{
+    AddressesStatus, BgpSpec, NodeConfig, NodeConfigSpec, NodeConfigStatus, PeerSpec, PrefixStatus,
+};
+pub use self::status::{Status, StatusWriter};
 pub use self::watch::{NodeConfigState, NodeConfigWatch};
+
+/// The definition of the custom resource, to be applied to a cluster before everything else.
+///
+/// Kubernetes 1.20 and later take it: it has no rules in CEL, which came later.
+pub fn definition()
+-> k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition {
+    <NodeConfig as kube::CustomResourceExt>::crd()
+}

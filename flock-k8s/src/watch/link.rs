@@ -79,15 +79,12 @@ impl Link {
             state.connected = false;
             state.restarts += 1;
             let error: Arc<str> = error.into();
-            match &mut state.failing {
-                Some(failing) => {
-                    tracing::debug!(%error, "the watch of the {what} still fails");
-                    failing.error = error;
-                }
-                None => {
-                    tracing::warn!(%error, "the watch of the {what} failed, trying again");
-                    state.failing = Some(Failing { since: Instant::now(), error });
-                }
+            if let Some(failing) = &mut state.failing {
+                tracing::debug!(%error, "the watch of the {what} still fails");
+                failing.error = error;
+            } else {
+                tracing::warn!(%error, "the watch of the {what} failed, trying again");
+                state.failing = Some(Failing { since: Instant::now(), error });
             }
         });
     }

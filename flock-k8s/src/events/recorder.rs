@@ -1,0 +1,170 @@
+//! The task that writes events.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use flock_core::name::NodeName;
+use kube::Client;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::Request;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Occurrence;
+use super::journal::{Entry, Journal, Key};
+use crate::backoff::Backoff;
+use crate::error::words;
+use crate::readiness::now;
+
+/// As whom events are written.
+const COMPONENT: &str = "flock-agent";
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(15);
+
+pub(super) struct Recorder {
+    client: Client,
+    node: NodeName,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Why an event was not written.
+enum Failure {
+    /// The object of an earlier one is gone.
+    Lost,
+    /// It is not wanted, and will not be.
+    Refused(String),
+    /// It may be later.
+    Later(String),
+}
+
+impl Recorder {
+    pub(super) fn new(client: Client, node: NodeName, dropped: Arc<AtomicU64>) -> Self {
+        Self { client, node, dropped }
+    }
+
+    /// Writes what comes, until nothing can come any more.
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Occurrence>) {
+        let mut journal = Journal::new(Instant::now());
+        let mut backoff = Backoff::new();
+        let mut failing = false;
+        // Not before this, after a failure.
+        let mut earliest = Instant::now();
+        loop {
+            let due = journal.due().map(|due| due.max(earliest));
+            tokio::select! {
+                occurrence = queue.recv() => match occurrence {
+                    Some(occurrence) => {
+                        let left_out = journal.note(occurrence, Instant::now(), now());
+                        self.count_dropped(left_out);
+                        continue;
+                    }
+                    None => return,
+                },
+                () = sleep_until(due.unwrap_or(earliest)), if due.is_some() => {}
+            }
+            let Some((key, entry)) = journal.next(Instant::now()) else { continue };
+            let written = timeout(ATTEMPT, self.write(&key, &entry)).await;
+            let silence =
+                || Failure::Later(format!("the API server said nothing for {} s", ATTEMPT.as_secs()));
+            match written.unwrap_or_else(|_| Err(silence())) {
+                Ok(object) => {
+                    failing = false;
+                    backoff.reset();
+                    journal.written(&key, &entry, object, Instant::now());
+                }
+                Err(Failure::Lost) => journal.lost(&key),
+                Err(Failure::Refused(error)) => {
+                    tracing::debug!(error, reason = entry.event.reason, "an event was refused");
+                    self.count_dropped(journal.refuse(&key));
+                }
+                Err(Failure::Later(error)) => {
+                    if std::mem::replace(&mut failing, true) {
+                        tracing::debug!(error, "events still can't be written");
+                    } else {
+                        tracing::warn!(error, "events can't be written, trying again");
+                    }
+                    earliest = Instant::now() + backoff.pause();
+                }
+            }
+        }
+    }
+
+    fn count_dropped(&self, count: u64) {
+        self.dropped.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Makes the event or changes the one that stands for it, and says which object that is.
+    async fn write(&self, key: &Key, entry: &Entry) -> Result<String, Failure> {
+        let namespace = key.subject.namespace.as_deref().unwrap_or("default");
+        let events = Request::new(format!("/api/v1/namespaces/{namespace}/events"));
+        let request = if let Some(object) = &entry.object {
+            let patch = Patch::Merge(json!({
+                "count": entry.count, "lastTimestamp": entry.last, "message": entry.event.message,
+            }));
+            events.patch(object, &PatchParams::default(), &patch)
+        } else {
+            let event = self.render(key, entry, namespace).to_string().into_bytes();
+            events.create(&PostParams::default(), event)
+        };
+        let request = request.map_err(|error| Failure::Refused(error.to_string()))?;
+        match self.client.request::<Written>(request).await {
+            Ok(written) => Ok(written.metadata.name),
+            Err(kube::Error::Api(answer)) if answer.is_not_found() && entry.object.is_some() => {
+                Err(Failure::Lost)
+            }
+            Err(error) => {
+                let refused = match &error {
+                    // The namespace is gone or going, or the event is not as it should be.
+                    kube::Error::Api(answer) => {
+                        answer.is_not_found()
+                            || answer.is_invalid()
+                            || answer.code == 400
+                            || answer.is_forbidden() && answer.message.contains("being terminated")
+                    }
+                    _ => false,
+                };
+                let words = words(&error);
+                Err(if refused { Failure::Refused(words) } else { Failure::Later(words) })
+            }
+        }
+    }
+
+    fn render(&self, Key { subject, .. }: &Key, entry: &Entry, namespace: &str) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Event",
+            // The API server adds letters, and shortens what gets too long.
+            "metadata": {"generateName": format!("{}.", subject.name), "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": subject.api_version,
+                "kind": subject.kind,
+                "namespace": subject.namespace,
+                "name": subject.name,
+                "uid": subject.uid,
+            },
+            "type": entry.event.severity.word(),
+            "reason": entry.event.reason,
+            "message": entry.event.message,
+            "count": entry.count,
+            "firstTimestamp": entry.first,
+            "lastTimestamp": entry.last,
+            "source": {"component": COMPONENT, "host": self.node},
+            "reportingComponent": COMPONENT,
+            "reportingInstance": self.node,
+        })
+    }
+}
+
+/// The event as the API server sends it back.
+#[derive(Deserialize)]
+struct Written {
+    metadata: WrittenMetadata,
+}
+
+#[derive(Deserialize)]
+struct WrittenMetadata {
+    name: String,
+}
