@@ -1,7 +1,7 @@
 //! The agent: composes the backends and serves the plugin.
 
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,10 @@ use flock_core::announcer::{MemoryAnnouncer, RouteAnnouncer};
 use flock_core::clock::{Clock, SystemClock};
 use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
+use flock_core::name::NodeName;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::PodSource;
-use flock_core::server::Server;
+use flock_core::server::{Server, Service};
 use flock_core::store::FileStore;
 use flock_netlink::NetlinkDataplane;
 use tokio::sync::watch;
@@ -24,6 +25,7 @@ use crate::agent::metered::{MeteredService, metered};
 use crate::agent::metrics::{BirdConfigurations, Metrics};
 use crate::agent::options::{Announcer, Options, Source};
 use crate::agent::readiness::Readiness;
+use crate::agent::reporting::ReportingService;
 use crate::agent::service::AgentService;
 
 mod cluster;
@@ -35,6 +37,7 @@ pub mod metrics;
 pub mod options;
 mod pods;
 pub mod readiness;
+mod reporting;
 mod service;
 
 pub use error::AgentError;
@@ -64,25 +67,32 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
             Some(tokio::spawn(HttpServer::bind(address).await?.run(endpoints, stop.requested())))
         }
     };
+    let supply = Supply::begin(&options, &metrics).await?;
     let service = Arc::new(AgentService::new());
-    let answering = MeteredService::new(Arc::clone(&service) as _, &metrics);
-    let serving = tokio::spawn(server.run(Arc::new(answering), stop.requested()));
+    let mut answering: Arc<dyn Service> = Arc::clone(&service) as _;
+    if let Supply::Cluster(membership) = &supply {
+        answering = Arc::new(ReportingService::new(answering, membership.events()));
+    }
+    let answering = Arc::new(MeteredService::new(answering, &metrics));
+    let serving = tokio::spawn(server.run(answering, stop.requested()));
 
     let mut shutdown = std::pin::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => None,
-        outcome = start(&options, &metrics, &readiness, bird.clone()) => Some(outcome),
+        outcome = start(&options, supply, &metrics, &readiness, bird.clone()) => Some(outcome),
     };
     let (mut reaper, mut following) = (None, None);
     let result = match outcome {
         None => Ok(()),
         Some(Err(error)) => Err(error),
-        Some(Ok(Started { handler, membership })) => {
+        Some(Ok((handler, supply))) => {
             service.ready(Arc::clone(&handler));
             readiness.send_replace(Readiness::Ready);
             metrics.started(started.elapsed());
             tracing::info!(took_ms = started.elapsed().as_millis(), "ready");
-            following = membership.map(|member| tokio::spawn(member.follow(Arc::clone(&handler))));
+            if let Supply::Cluster(membership) = supply {
+                following = Some(tokio::spawn(membership.follow(Arc::clone(&handler))));
+            }
             let until = stop.requested();
             reaper = Some(tokio::spawn(async move { handler.run_reaper(until).await }));
             shutdown.await;
@@ -138,31 +148,54 @@ impl Stop {
     }
 }
 
-struct Started {
-    handler: Arc<Handler>,
-    membership: Option<Membership>,
+/// Where NodeConfig and pods come from.
+enum Supply {
+    Files { node_config: PathBuf, pods: Option<PathBuf> },
+    Cluster(Box<Membership>),
+}
+
+impl Supply {
+    async fn begin(options: &Options, metrics: &Metrics) -> Result<Self, AgentError> {
+        Ok(match options.source.clone() {
+            Source::Files { node_config, pods } => Self::Files { node_config, pods },
+            Source::Kubernetes { startup_taint } => {
+                Self::Cluster(Box::new(Membership::begin(&options.node_name, startup_taint, metrics).await?))
+            }
+        })
+    }
+
+    async fn node_config(
+        &mut self,
+        node: &NodeName,
+        readiness: &watch::Sender<Readiness>,
+    ) -> Result<NodeConfig, AgentError> {
+        match self {
+            Self::Files { node_config, .. } => files::node_config(node, node_config).await,
+            Self::Cluster(membership) => membership.node_config(readiness).await,
+        }
+    }
+
+    fn pods(&self) -> Arc<dyn PodSource> {
+        match self {
+            Self::Files { pods, .. } => files::pods(pods.as_deref()),
+            Self::Cluster(membership) => membership.pods(),
+        }
+    }
 }
 
 async fn start(
     options: &Options,
+    mut supply: Supply,
     metrics: &Arc<Metrics>,
     readiness: &watch::Sender<Readiness>,
     bird: Option<Arc<BirdAnnouncer>>,
-) -> Result<Started, AgentError> {
+) -> Result<(Arc<Handler>, Supply), AgentError> {
     let node = &options.node_name;
     readiness.send_replace(Readiness::waiting_for(format!("NodeConfig {node}")));
-    let (config, pods, membership) = match &options.source {
-        Source::Files { node_config, pods } => {
-            (files::node_config(node, node_config).await?, files::pods(pods.as_deref()), None)
-        }
-        Source::Kubernetes { .. } => {
-            let mut membership = Membership::begin(node, metrics).await?;
-            (membership.node_config(readiness).await?, membership.pods(), Some(membership))
-        }
-    };
+    let config = supply.node_config(node, readiness).await?;
     readiness.send_replace(Readiness::waiting_for("the records and the kernel to be brought in order"));
-    let handler = recovered(options, config, pods, metrics, bird).await?;
-    Ok(Started { handler, membership })
+    let handler = recovered(options, config, supply.pods(), metrics, bird).await?;
+    Ok((handler, supply))
 }
 
 /// A handler on the real backends that has taken up what the last agent left.

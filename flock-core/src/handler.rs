@@ -38,7 +38,7 @@ use crate::announcer::{Announcements, RouteAnnouncer};
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState, NodeCidrs};
 use crate::clock::Clock;
 use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
-use crate::ipam::Ipam;
+use crate::ipam::{Ipam, Usage};
 use crate::node_config::NodeConfig;
 use crate::pods::PodSource;
 use crate::retry::Retry;
@@ -151,6 +151,11 @@ impl Handler {
     /// The configuration in force.
     pub fn node_config(&self) -> NodeConfig {
         self.node().config.clone()
+    }
+
+    /// How full the node's prefixes are.
+    pub async fn usage(&self) -> Result<Vec<Usage>, HandlerError> {
+        Ok(self.backends.ipam.usage().await?)
     }
 
     fn node(&self) -> Arc<Node> {
