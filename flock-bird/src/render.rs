@@ -22,6 +22,9 @@
 //! - **Sessions** carry the address family of the peer's address. An external peer is
 //!   on a link of the node, an internal one may be several hops away, as BIRD has it by
 //!   default.
+//! - **Graceful restart** (RFC 4724): peers keep the node's routes while BIRD is replaced, and the
+//!   kernel keeps theirs. BIRD must then end without a word (`birdc graceful restart`) and be started
+//!   with `-R`.
 //! - **Timers** are chosen for a node that starts: a first attempt after 1 s and further
 //!   ones each 5 s (BIRD: 5 s and 120 s), an error pauses the session for 1 s, doubling up
 //!   to 30 s (BIRD: 60 s to 300 s); hold and keepalive time are the 90 s and 30 s that RFC

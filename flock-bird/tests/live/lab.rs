@@ -65,6 +65,11 @@ impl Lab {
         }
     }
 
+    /// Starts the node's BIRD again with what the announcer has written, to take up where it left.
+    pub(crate) fn restart_bird(&self) -> Bird {
+        Bird::start(&self.node, &self.config().config_path, &["-R"])
+    }
+
     /// Starts the node's BIRD with what the announcer has written.
     pub(crate) fn start_bird(&self) -> Bird {
         Bird::start(&self.node, &self.config().config_path, &[])
@@ -279,6 +284,12 @@ impl Bird {
     /// How often it has taken a configuration while it ran.
     pub(crate) fn reconfigurations(&self) -> usize {
         self.said().matches("<INFO> Reconfigured").count()
+    }
+
+    /// Has it end without saying goodbye to its peers, and waits until it has.
+    pub(crate) async fn end_for_restart(mut self) {
+        assert!(self.ask("graceful restart").await.is_success());
+        assert!(self.process.0.wait().unwrap().success());
     }
 
     /// Ends it as a crash would.

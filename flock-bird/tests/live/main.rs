@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod conformance;
+mod graceful_restart;
 mod lab;
 mod sessions;
 mod speaker_away;
