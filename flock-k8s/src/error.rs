@@ -8,8 +8,13 @@ pub(crate) fn words(error: &kube::Error) -> String {
         let said = if status.message.is_empty() { &status.reason } else { &status.message };
         return format!("the API server answers {} {said:?}", status.code);
     }
-    let mut words = error.to_string();
-    let mut cause = error.source();
+    let outermost: &dyn Error = match error {
+        // "ServiceError" says nothing.
+        kube::Error::Service(error) => error.as_ref(),
+        error => error,
+    };
+    let mut words = outermost.to_string();
+    let mut cause = outermost.source();
     while let Some(error) = cause {
         let text = error.to_string();
         // Many errors repeat their cause.
@@ -45,7 +50,7 @@ mod tests {
     #[test]
     fn causes_are_named_once() {
         let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
-        let error = kube::Error::Service(Box::new(refused));
-        assert_eq!(words(&error), "ServiceError: connection refused");
+        let error = kube::Error::ReadEvents(refused);
+        assert_eq!(words(&error), "Error reading events stream: connection refused");
     }
 }

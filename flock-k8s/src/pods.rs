@@ -79,7 +79,7 @@ impl KubePods {
         }
         let source_name = match (&wanted.uid, pods.get(pod)) {
             (Some(uid), Some(other)) => {
-                format!("with the UID {uid} on node {node}, where it has the UID {}", other.uid())
+                format!("with the UID {uid} on node {node} (the UID there is {})", other.uid())
             }
             _ => format!("among the pods of node {node} that the API server tells of"),
         };

@@ -2,7 +2,7 @@
 //! fails as it is told. Below the client's connections, so what is tested is all of the
 //! client but TLS.
 
-mod store;
+pub mod store;
 mod watches;
 
 use std::collections::BTreeMap;
@@ -41,9 +41,17 @@ pub struct State {
     pub store: Store,
     pub watches: Watches,
     mode: Mode,
-    // Requests of this kind fail next, once each.
-    refusals: Vec<(Method, u16)>,
+    interventions: Vec<Intervention>,
 }
+
+/// What happens just before the next request that it is for, once.
+struct Intervention {
+    is_for: fn(&Recorded) -> bool,
+    act: Act,
+}
+
+/// Changes what is there, or has the request answered with a code and a message.
+type Act = Box<dyn FnOnce(&mut State) -> Option<(u16, &'static str)> + Send>;
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -56,6 +64,10 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    pub fn is_patch(&self) -> bool {
+        self.method == Method::PATCH
+    }
+
     pub fn is_watch(&self) -> bool {
         self.query.contains_key("watch")
     }
@@ -85,7 +97,7 @@ impl FakeApi {
             store: Store::default(),
             watches: Watches::default(),
             mode: Mode::Up,
-            refusals: Vec::new(),
+            interventions: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), happened: Arc::default() }
     }
@@ -116,6 +128,16 @@ impl FakeApi {
 
     pub fn see<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state())
+    }
+
+    /// How many requests of a kind there were.
+    pub fn count(&self, is_of_kind: impl Fn(&Recorded) -> bool) -> usize {
+        self.see(|state| state.requests.iter().filter(|request| is_of_kind(request)).count())
+    }
+
+    /// The object whose own path this is.
+    pub fn at(&self, path: &str) -> Value {
+        self.see(|state| state.store.at(path).cloned()).unwrap_or_default()
     }
 
     /// Waits until it holds.
@@ -176,9 +198,19 @@ impl FakeApi {
         self.change(|state| state.watches.mute());
     }
 
-    /// The next request with this method is answered with `code`.
-    pub fn refuse_next(&self, method: Method, code: u16) {
-        self.change(|state| state.refusals.push((method, code)));
+    /// The next request that this is for is answered with an error.
+    pub fn refuse_next(&self, is_for: fn(&Recorded) -> bool, code: u16, message: &'static str) {
+        let act = Box::new(move |_: &mut State| Some((code, message)));
+        self.change(|state| state.interventions.push(Intervention { is_for, act }));
+    }
+
+    /// Somebody else does this just before the next request that this is for.
+    pub fn before_next(&self, is_for: fn(&Recorded) -> bool, act: impl FnOnce(&mut Store) + Send + 'static) {
+        let act = Box::new(|state: &mut State| {
+            act(&mut state.store);
+            None
+        });
+        self.change(|state| state.interventions.push(Intervention { is_for, act }));
     }
 
     async fn answer(self, request: Request<Body>) -> io::Result<Answer> {
@@ -205,15 +237,16 @@ impl State {
     /// None is silence.
     fn answer(&mut self, request: &Recorded) -> Option<io::Result<Answer>> {
         self.requests.push(request.clone());
-        if let Some(index) = self.refusals.iter().position(|(method, _)| *method == request.method) {
-            let (_, code) = self.refusals.remove(index);
-            return Some(Ok(failure(code, "refused by the test", "Refused")));
+        if let Some(index) = self.interventions.iter().position(|it| (it.is_for)(request))
+            && let Some((code, message)) = (self.interventions.remove(index).act)(self)
+        {
+            return Some(Ok(failure(code, message)));
         }
         match self.mode {
             Mode::Up => Some(Ok(self.serve(request))),
             Mode::Away => Some(Err(io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused"))),
             Mode::Silent => None,
-            Mode::Failing(code) => Some(Ok(failure(code, "it is broken", "Broken"))),
+            Mode::Failing(code) => Some(Ok(failure(code, "it is broken"))),
         }
     }
 
@@ -234,7 +267,7 @@ impl State {
             }
             ("GET", false) => match self.store.at(&request.path) {
                 Some(object) => json_answer(200, object),
-                None => failure(404, &format!("{} not found", request.path), "NotFound"),
+                None => failure(404, &format!("{} not found", request.path)),
             },
             ("POST", _) => {
                 let event = self.store.create(&request.path, request.body.clone());
@@ -246,7 +279,7 @@ impl State {
                     self.watches.tell(&event);
                     json_answer(200, &event.object)
                 }
-                Err((code, message)) => failure(code, &message, "Refused"),
+                Err((code, message)) => failure(code, &message),
             },
             (method, _) => panic!("the fake has no {method}"),
         }
@@ -256,7 +289,7 @@ impl State {
         let from: u64 = request.query["resourceVersion"].parse().unwrap();
         let fields = &request.query["fieldSelector"];
         let Some(past) = self.store.since(&request.path, fields, from) else {
-            let status = status(410, &format!("too old resource version: {from}"), "Expired");
+            let status = status(410, &format!("too old resource version: {from}"));
             let event = json!({"type": "ERROR", "object": status});
             return answer(200, stream::iter([Ok(line(&event))]).boxed());
         };
@@ -271,15 +304,24 @@ fn line(event: &Value) -> Frame<Bytes> {
     Frame::data(format!("{event}\n").into())
 }
 
-fn status(code: u16, message: &str, reason: &str) -> Value {
+fn status(code: u16, message: &str) -> Value {
+    let reason = match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        410 => "Expired",
+        422 => "Invalid",
+        500 => "InternalError",
+        504 => "Timeout",
+        _ => panic!("the fake has no reason for {code}"),
+    };
     json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "code": code, "message": message, "reason": reason,
     })
 }
 
-fn failure(code: u16, message: &str, reason: &str) -> Answer {
-    json_answer(code, &status(code, message, reason))
+fn failure(code: u16, message: &str) -> Answer {
+    json_answer(code, &status(code, message))
 }
 
 fn json_answer(code: u16, body: &Value) -> Answer {

@@ -70,8 +70,13 @@ impl Store {
 
     /// Those of a kind that a field selector lets through.
     pub fn list(&self, collection: &str, fields: &str) -> Vec<Value> {
+        self.all(collection).into_iter().filter(|object| selects(fields, object)).collect()
+    }
+
+    /// All of a kind.
+    pub fn all(&self, collection: &str) -> Vec<Value> {
         let of_kind = self.objects.iter().filter(|((of, ..), _)| of == collection);
-        of_kind.map(|(_, object)| object).filter(|object| selects(fields, object)).cloned().collect()
+        of_kind.map(|(_, object)| object.clone()).collect()
     }
 
     /// The changes after `version`, if they are still known.
@@ -89,8 +94,11 @@ impl Store {
         self.objects.get(&key_of(path))
     }
 
-    pub fn create(&mut self, path: &str, object: Value) -> Event {
+    pub fn create(&mut self, path: &str, mut object: Value) -> Event {
         let (collection, _) = without_namespace(path);
+        if let Some(base) = object["metadata"]["generateName"].as_str() {
+            object["metadata"]["name"] = format!("{base}{}", self.version).into();
+        }
         self.put(&collection, object)
     }
 
