@@ -53,13 +53,17 @@ impl Cluster {
     /// Asks the API server nothing, so it also succeeds while that is away. The service
     /// account's token and the certificate authority are read again at least once a minute,
     /// so both may rotate.
-    #[allow(clippy::unused_async, reason = "a kubeconfig may ask for programs to be run")]
     pub async fn connect(node: NodeName) -> Result<Self, ClusterError> {
-        let mut config = if env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        let config = if env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
             Config::incluster().map_err(ClusterError::ServiceAccount)?
         } else {
             Config::from_kubeconfig(&KubeConfigOptions::default()).await.map_err(ClusterError::Kubeconfig)?
         };
+        Self::configured(config, node)
+    }
+
+    /// As `config` says, but for how patient the client is.
+    pub fn configured(mut config: Config, node: NodeName) -> Result<Self, ClusterError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // The client's own way is to try again for minutes and to say nothing meanwhile.
         config.default_retry = false;

@@ -10,6 +10,9 @@ pub use self::resource::{
 pub use self::status::{Status, StatusWriter};
 pub use self::watch::{NodeConfigState, NodeConfigWatch};
 
+/// Where the API server has them.
+const PATH: &str = "/apis/flock.fritzlab.net/v1alpha1/nodeconfigs";
+
 /// The definition of the custom resource, to be applied to a cluster before everything else.
 ///
 /// Kubernetes 1.20 and later take it: it has no rules in CEL, which came later.

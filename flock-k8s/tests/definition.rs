@@ -43,7 +43,7 @@ fn it_is_structural_and_for_old_releases() {
         for unknown in ["$ref", "x-kubernetes-validations", "oneOf", "x-kubernetes-preserve-unknown-fields"] {
             assert!(!keys.contains_key(unknown), "{path} has {unknown}");
         }
-        assert!(path == "" || path == ".status" || !keys.contains_key("nullable"), "{path} may be null");
+        assert!(path.is_empty() || path == ".status" || !keys.contains_key("nullable"), "{path} may be null");
         assert!(keys.contains_key("description") || path.contains("[]"), "{path} has no description");
         for alternative in schema["anyOf"].as_array().into_iter().flatten() {
             assert_eq!(alternative.as_object().unwrap().keys().collect::<Vec<_>>(), ["required"], "{path}");

@@ -112,18 +112,19 @@ impl Recorder {
         let request = request.map_err(|error| Failure::Refused(error.to_string()))?;
         match self.client.request::<Written>(request).await {
             Ok(written) => Ok(written.metadata.name),
-            Err(kube::Error::Api(answer)) if answer.is_not_found() && entry.object.is_some() => {
+            Err(kube::Error::Api(answer)) if answer.code == 404 && entry.object.is_some() => {
                 Err(Failure::Lost)
             }
             Err(error) => {
                 let refused = match &error {
-                    // The namespace is gone or going, or the event is not as it should be.
-                    kube::Error::Api(answer) => {
-                        answer.is_not_found()
-                            || answer.is_invalid()
-                            || answer.code == 400
-                            || answer.is_forbidden() && answer.message.contains("being terminated")
-                    }
+                    // By the code, since a proxy's answer has no reason.
+                    kube::Error::Api(answer) => match answer.code {
+                        // The namespace is gone, or the event is not as it should be.
+                        400 | 404 | 422 => true,
+                        // The namespace is going; otherwise the agent lacks a right, which may come.
+                        403 => answer.message.contains("being terminated"),
+                        _ => false,
+                    },
                     _ => false,
                 };
                 let words = words(&error);

@@ -7,13 +7,17 @@ use async_trait::async_trait;
 use flock_core::ipam::Usage;
 use flock_core::name::NodeName;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Api, ListParams, Patch, PatchParams};
-use kube::{Client, ResourceExt};
-use serde_json::json;
+use kube::Client;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::{ObjectList, Request};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::resource::{NodeConfig, NodeConfigStatus};
+use super::PATH;
+use super::resource::NodeConfigStatus;
 use crate::publisher::{Pace, Publisher, Target, WriteError};
 use crate::readiness::{Readiness, now};
+use crate::watch::Identity;
 
 /// Addresses in use change with each pod; people do not read faster.
 const LEAST: Duration = Duration::from_secs(1);
@@ -43,7 +47,7 @@ pub struct StatusWriter(Arc<Publisher<Status>>);
 
 impl StatusWriter {
     pub(crate) fn start(client: Client, node: &NodeName) -> Self {
-        let target = Written { api: Api::all(client), name: node.to_string(), last: None };
+        let target = Written { client, name: node.to_string(), last: None };
         let what = format!("status of NodeConfig {node}");
         Self(Publisher::start(what, target, Pace { least: LEAST, again: None }))
     }
@@ -56,7 +60,7 @@ impl StatusWriter {
 
 /// The status as it stands at the API server.
 struct Written {
-    api: Api<NodeConfig>,
+    client: Client,
     name: String,
     // None if it has to be read first.
     last: Option<Standing>,
@@ -85,10 +89,11 @@ impl Target for Written {
                 {"op": "add", "path": "/status", "value": status},
             ]);
             let patch = Patch::<()>::Json(serde_json::from_value(patch).map_err(kube::Error::SerdeError)?);
-            match self.api.patch_status(&self.name, &PatchParams::default(), &patch).await {
-                Err(kube::Error::Api(answer)) if answer.is_not_found() => {
-                    return Err(self.gone(&standing.uid));
-                }
+            let request = Request::new(PATH)
+                .patch_subresource("status", &self.name, &PatchParams::default(), &patch)
+                .map_err(kube::Error::BuildRequest)?;
+            match self.client.request::<Value>(request).await {
+                Err(kube::Error::Api(answer)) if answer.code == 404 => return Err(self.gone(&standing.uid)),
                 answer => answer?,
             };
         }
@@ -101,9 +106,12 @@ impl Written {
     async fn read(&self, uid: &str) -> Result<Standing, WriteError> {
         // A list of one, since the agent may list NodeConfigs anyhow, to watch its own.
         let mine = ListParams::default().fields(&format!("metadata.name={}", self.name));
-        match self.api.list(&mine).await?.items.pop() {
-            Some(object) if object.uid().as_deref() == Some(uid) => {
-                Ok(Standing { uid: uid.to_owned(), status: object.status.unwrap_or_default() })
+        let request = Request::new(PATH).list(&mine).map_err(kube::Error::BuildRequest)?;
+        match self.client.request::<ObjectList<Found>>(request).await?.items.pop() {
+            Some(object) if object.metadata.uid == uid => {
+                // One that can't be read is as good as none.
+                let status = serde_json::from_value(object.status).unwrap_or_default();
+                Ok(Standing { uid: object.metadata.uid, status })
             }
             _ => Err(self.gone(uid)),
         }
@@ -132,4 +140,12 @@ fn render(wanted: &Status, old: &NodeConfigStatus) -> NodeConfigStatus {
         conditions: vec![ready],
         addresses: wanted.usage.iter().collect(),
     }
+}
+
+/// A NodeConfig, as much of it as is read: also of one whose spec can't be read.
+#[derive(Debug, Clone, Deserialize)]
+struct Found {
+    metadata: Identity,
+    #[serde(default)]
+    status: Value,
 }

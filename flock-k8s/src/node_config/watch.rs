@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::PATH;
 use crate::task::Task;
 use crate::watch::{self as api_watch, Freshness, Identity, Link, Object, Scope, Sink, WatchHealth};
 
@@ -57,7 +58,7 @@ impl NodeConfigWatch {
         let link = Link::new();
         let scope = Scope {
             what: format!("{KIND} {node}"),
-            path: format!("/apis/{API_VERSION}/nodeconfigs"),
+            path: PATH.to_owned(),
             fields: format!("metadata.name={node}"),
             // It is one object only, and an old one would give out old addresses.
             first: Freshness::Latest,

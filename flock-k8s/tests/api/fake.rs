@@ -42,6 +42,7 @@ pub struct State {
     pub watches: Watches,
     mode: Mode,
     interventions: Vec<Intervention>,
+    refused: Option<fn(&Recorded) -> bool>,
 }
 
 /// What happens just before the next request that it is for, once.
@@ -60,6 +61,7 @@ pub struct Recorded {
     pub path: String,
     pub query: BTreeMap<String, String>,
     pub content_type: String,
+    pub authorization: String,
     pub body: Value,
 }
 
@@ -88,7 +90,7 @@ pub enum Mode {
     Failing(u16),
 }
 
-type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
+pub type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
 
 impl FakeApi {
     pub fn new() -> Self {
@@ -98,6 +100,7 @@ impl FakeApi {
             watches: Watches::default(),
             mode: Mode::Up,
             interventions: Vec::new(),
+            refused: None,
         };
         Self { state: Arc::new(Mutex::new(state)), happened: Arc::default() }
     }
@@ -204,6 +207,11 @@ impl FakeApi {
         self.change(|state| state.interventions.push(Intervention { is_for, act }));
     }
 
+    /// All requests that this is for are answered as those of nobody who is known.
+    pub fn refuse_all(&self, is_for: fn(&Recorded) -> bool) {
+        self.change(|state| state.refused = Some(is_for));
+    }
+
     /// Somebody else does this just before the next request that this is for.
     pub fn before_next(&self, is_for: fn(&Recorded) -> bool, act: impl FnOnce(&mut Store) + Send + 'static) {
         let act = Box::new(|state: &mut State| {
@@ -213,16 +221,19 @@ impl FakeApi {
         self.change(|state| state.interventions.push(Intervention { is_for, act }));
     }
 
-    async fn answer(self, request: Request<Body>) -> io::Result<Answer> {
+    pub async fn answer(self, request: Request<Body>) -> io::Result<Answer> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let query = parts.uri.query().unwrap_or_default();
-        let content_type = parts.headers.get("content-type");
+        let header = |name| {
+            parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+        };
         let request = Recorded {
-            method: parts.method,
+            method: parts.method.clone(),
             path: parts.uri.path().to_owned(),
             query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
-            content_type: content_type.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default(),
+            content_type: header("content-type"),
+            authorization: header("authorization"),
             body: serde_json::from_slice(&body).unwrap_or_default(),
         };
         let answer = self.change(|state| state.answer(&request));
@@ -241,6 +252,9 @@ impl State {
             && let Some((code, message)) = (self.interventions.remove(index).act)(self)
         {
             return Some(Ok(failure(code, message)));
+        }
+        if self.refused.is_some_and(|is_for| is_for(request)) {
+            return Some(Ok(failure(401, "Unauthorized")));
         }
         match self.mode {
             Mode::Up => Some(Ok(self.serve(request))),
@@ -306,11 +320,13 @@ fn line(event: &Value) -> Frame<Bytes> {
 
 fn status(code: u16, message: &str) -> Value {
     let reason = match code {
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
         410 => "Expired",
         422 => "Invalid",
         500 => "InternalError",
+        503 => "ServiceUnavailable",
         504 => "Timeout",
         _ => panic!("the fake has no reason for {code}"),
     };

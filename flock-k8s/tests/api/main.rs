@@ -5,6 +5,7 @@
 #![allow(missing_docs, unreachable_pub, missing_debug_implementations, reason = "nobody else sees it")]
 
 mod conformance;
+mod connection;
 mod events;
 mod fake;
 mod model;

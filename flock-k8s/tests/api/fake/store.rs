@@ -103,18 +103,18 @@ impl Store {
     }
 
     /// As RFC 6902, RFC 7386, or Kubernetes' strategic merge, for what Flock sends.
-    pub fn patch(&mut self, path: &str, content_type: &str, patch: &Value) -> Result<Event, (u16, String)> {
+    pub fn patch(&mut self, path: &str, content_type: &str, sent: &Value) -> Result<Event, (u16, String)> {
         let subresource = path.strip_suffix("/status");
         let key = key_of(subresource.unwrap_or(path));
         let Some(old) = self.objects.get(&key) else { return Err((404, format!("{path} not found"))) };
         let mut new = old.clone();
         match content_type {
             "application/json-patch+json" => {
-                let patch: json_patch::Patch = serde_json::from_value(patch.clone()).unwrap();
-                json_patch::patch(&mut new, &patch).map_err(|error| (422, error.to_string()))?;
+                let steps: json_patch::Patch = serde_json::from_value(sent.clone()).unwrap();
+                json_patch::patch(&mut new, &steps).map_err(|error| (422, error.to_string()))?;
             }
-            "application/merge-patch+json" => json_patch::merge(&mut new, patch),
-            "application/strategic-merge-patch+json" => merge_conditions(&mut new, patch),
+            "application/merge-patch+json" => json_patch::merge(&mut new, sent),
+            "application/strategic-merge-patch+json" => merge_conditions(&mut new, sent),
             other => panic!("the fake has no {other}"),
         }
         // The subresource changes the status only, the object itself all but the status.
