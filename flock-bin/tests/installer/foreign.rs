@@ -1,0 +1,93 @@
+//! Files of others are left alone, and so are those that somebody changed.
+
+use std::fs;
+
+use flock_bin::installer::files::HostFiles;
+use flock_bin::installer::uninstall;
+
+use crate::node::{CONFLIST, Node, RECEIPT, assert_said};
+
+const FOREIGN: &[&str] = &["00-other.conf.tmp", ".hidden", "10-other.conflist", "flock.flock-tmp", ".x.tmp"];
+
+#[test]
+fn files_of_others_stay_as_they_are() {
+    let node = Node::new();
+    for name in FOREIGN {
+        fs::write(node.conf().join(name), name).unwrap();
+    }
+    fs::write(node.bin().join("other"), "other").unwrap();
+    let before = node.files();
+    node.install(&[]);
+    node.uninstall();
+    assert_eq!(node.files(), before);
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed() {
+    let node = Node::new();
+    for path in [
+        node.bin().join(".flock.0123456789abcdef.flock-tmp"),
+        node.conf().join(".01-flock.conflist.0123456789abcdef.flock-tmp"),
+    ] {
+        fs::write(path, "half").unwrap();
+    }
+    let said = node.install(&[]);
+    assert_eq!(said.iter().filter(|line| line.contains("left by a run that was cut short")).count(), 2);
+    assert_eq!(node.names(), [RECEIPT, CONFLIST, "flock"]);
+}
+
+#[test]
+fn without_a_receipt_nothing_is_taken_away() {
+    let node = Node::new();
+    fs::write(node.bin().join("flock"), "by hand").unwrap();
+    fs::write(node.conf().join(CONFLIST), "{}").unwrap();
+    let before = node.files();
+    assert_said(&node.uninstall(), "nothing to uninstall: ");
+    assert_eq!(node.files(), before);
+}
+
+#[test]
+fn what_was_changed_since_is_left_and_named() {
+    let node = Node::new();
+    node.install(&[]);
+    fs::write(node.conf().join(CONFLIST), "{\"mine\": true}").unwrap();
+    let said = node.uninstall();
+    assert_said(&said, &format!("left {}: it is not what", node.conf().join(CONFLIST).display()));
+    assert_said(&said, &format!("removed {}", node.bin().join("flock").display()));
+    assert_eq!(node.names(), [CONFLIST]);
+}
+
+#[test]
+fn what_is_gone_already_is_no_error() {
+    let node = Node::new();
+    node.install(&[]);
+    fs::remove_file(node.bin().join("flock")).unwrap();
+    assert_said(&node.uninstall(), "flock is not there any more");
+    assert_eq!(node.names(), Vec::<String>::new());
+    assert_said(&node.uninstall(), "nothing to uninstall: ");
+}
+
+#[test]
+fn a_damaged_receipt_takes_nothing_away_and_is_replaced_by_the_next_installation() {
+    for damaged in ["", "{}", r#"{"version": 2}"#, r#"{"version": 1, "plugin": {"../../x": []}}"#] {
+        let node = Node::new();
+        node.install(&[]);
+        fs::write(node.conf().join(RECEIPT), damaged).unwrap();
+        let before = node.files();
+        let error = uninstall(&node.options(&[]), &HostFiles, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("is no receipt of flock-installer"), "{error}");
+        assert_eq!(node.files(), before, "{damaged}");
+        assert_said(&node.install(&[]), "going on with a new one");
+        node.uninstall();
+        assert_eq!(node.names(), Vec::<String>::new(), "{damaged}");
+    }
+}
+
+#[test]
+fn a_missing_directory_is_nothing_to_uninstall() {
+    let node = Node::new();
+    fs::remove_dir_all(node.path("etc")).unwrap();
+    fs::remove_dir_all(node.path("opt")).unwrap();
+    assert_said(&node.uninstall(), "nothing to uninstall: ");
+    assert!(!node.conf().exists());
+}
