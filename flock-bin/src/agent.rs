@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod options;
 mod pods;
 pub mod readiness;
+mod remembered;
 mod reporting;
 mod service;
 
@@ -159,7 +160,9 @@ impl Supply {
         Ok(match options.source.clone() {
             Source::Files { node_config, pods } => Self::Files { node_config, pods },
             Source::Kubernetes { startup_taint } => {
-                Self::Cluster(Box::new(Membership::begin(&options.node_name, startup_taint, metrics).await?))
+                let membership =
+                    Membership::begin(&options.node_name, &options.run_dir, startup_taint, metrics).await?;
+                Self::Cluster(Box::new(membership))
             }
         })
     }

@@ -167,6 +167,25 @@ impl NodeConfig {
     }
 }
 
+/// What would be read as this configuration.
+impl From<&NodeConfig> for Manifest {
+    fn from(config: &NodeConfig) -> Self {
+        let NodeConfig { name, cidrs, mtu, bgp } = config;
+        let bgp = bgp.clone().map(|Bgp { asn, router_id, peers }| BgpSpec { asn, router_id, peers });
+        Self {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            metadata: Metadata { name: name.to_string() },
+            spec: Spec {
+                cidr6: cidrs.ipv6.map(|cidr| cidr.to_string()),
+                cidr4: cidrs.ipv4.map(|cidr| cidr.to_string()),
+                mtu: *mtu,
+                bgp,
+            },
+        }
+    }
+}
+
 fn cidr6(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv6Net> {
     let text = text?;
     let Ok(net) = text.parse::<Ipv6Net>() else {
@@ -306,6 +325,18 @@ spec:
         let bgp = config.bgp.unwrap();
         assert_eq!((bgp.asn, bgp.router_id), (64512, Some(Ipv4Addr::new(192, 0, 2, 1))));
         assert_eq!(bgp.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["tor1", "tor2"]);
+    }
+
+    #[test]
+    fn a_manifest_made_of_it_is_read_back() {
+        let without_bgp = FULL.split("  mtu").next().unwrap_or_default();
+        for text in [FULL, without_bgp] {
+            let config = NodeConfig::from_yaml(text, "host001.yaml").unwrap();
+            let manifest = Manifest::from(&config);
+            assert_eq!(NodeConfig::from_manifest(&manifest).unwrap(), config);
+            let json = serde_json::to_string(&manifest).unwrap();
+            assert_eq!(NodeConfig::from_yaml(&json, "x").unwrap(), config);
+        }
     }
 
     #[test]

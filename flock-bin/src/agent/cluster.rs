@@ -1,5 +1,6 @@
 //! The agent as a part of a Kubernetes cluster.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use flock_k8s::node_config::{NodeConfigState, NodeConfigWatch, Status, StatusWri
 use flock_k8s::pods::KubePods;
 use flock_k8s::{Cluster, Readiness as Condition};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 
 use crate::agent::metrics::{Metrics, Watch};
 use crate::agent::readiness::Readiness;
+use crate::agent::remembered::Remembered;
 use crate::agent::{AgentError, NODE_CONFIG_WAIT};
+
+/// How long the API server is waited for before the node starts with what it remembers.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// How often addresses are counted for the status, and how soon a configuration that
 /// could not be put in force is tried again.
@@ -28,6 +33,7 @@ const ROUND: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Membership {
     name: NodeName,
+    remembered: Remembered,
     node_config: NodeConfigWatch,
     pods: Arc<KubePods>,
     events: Events,
@@ -39,6 +45,7 @@ impl Membership {
     /// Starts the watches of the node's pods and NodeConfig. The API server may be away.
     pub(super) async fn begin(
         name: &NodeName,
+        run_dir: &Path,
         startup_taint: Option<String>,
         metrics: &Metrics,
     ) -> Result<Self, AgentError> {
@@ -50,6 +57,7 @@ impl Membership {
         metrics.watch_restarts(Watch::Pods, move || watch.health().restarts);
         Ok(Self {
             name: name.clone(),
+            remembered: Remembered::new(run_dir),
             node_config,
             pods,
             events: cluster.events(),
@@ -69,10 +77,25 @@ impl Membership {
     }
 
     /// Waits for a NodeConfig that can be used. Why there is none is said wherever somebody may look.
+    ///
+    /// While the API server is away, the one that was in force last has to do: pods are deleted
+    /// then too, and their addresses must not leak.
     pub(super) async fn node_config(
         &mut self,
         readiness: &watch::Sender<Readiness>,
     ) -> Result<NodeConfig, AgentError> {
+        // Seen by the clone only: what was answered is looked at below.
+        let mut answer = self.node_config.clone();
+        if timeout(ANSWER_WAIT, answer.changed()).await.is_err()
+            && let Some(config) = self.remembered.read(&self.name).await
+        {
+            let error = self.node_config.health().error.unwrap_or_default();
+            tracing::warn!(
+                error,
+                "the API server has not answered: starting with the NodeConfig that was in force"
+            );
+            return Ok(config);
+        }
         let deadline = Instant::now() + NODE_CONFIG_WAIT;
         let mut missing = "the API server has not answered".to_owned();
         loop {
@@ -118,11 +141,13 @@ impl Membership {
         let mut in_force = Ok(());
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.remembered.write(&handler.node_config()).await;
         loop {
             if let NodeConfigState::Valid { config, .. } = &state
                 && (*config != handler.node_config() || in_force.is_err())
             {
                 in_force = put_in_force(&handler, config).await;
+                self.remembered.write(&handler.node_config()).await;
             }
             let usage = handler.usage().await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the addresses can't be counted");
