@@ -145,8 +145,14 @@ impl Node {
 
     /// Starts the agent and waits until it listens.
     pub fn start_agent(&mut self) -> Result<()> {
+        let command = self.agent_command()?;
+        self.start_agent_as(command)
+    }
+
+    /// Starts the agent with other options, and waits until it listens.
+    pub fn start_agent_as(&mut self, mut command: Command) -> Result<()> {
         let name = format!("flock-agent on {}", self.name());
-        self.agent = Some(Daemon::start(&name, &mut self.agent_command()?, &self.files.agent_log)?);
+        self.agent = Some(Daemon::start(&name, &mut command, &self.files.agent_log)?);
         let socket = self.files.run.join("flock.sock");
         self.wait_for_file(&socket)
     }
