@@ -1,0 +1,271 @@
+//! The manifests under deploy/: that Kubernetes knows every field in them, that they give
+//! no more rights than is written here, and that their scripts do what they say.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+#[track_caller]
+fn documents(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All objects of the manifests, without the definition of NodeConfig and the kustomizations.
+fn objects() -> Vec<Value> {
+    let files = [
+        "base/namespace.yaml",
+        "base/rbac.yaml",
+        "base/agent.yaml",
+        "base/bird.yaml",
+        "uninstall/uninstall.yaml",
+    ];
+    files.iter().flat_map(|file| documents(&deploy().join(file))).collect()
+}
+
+fn daemon_sets() -> Vec<DaemonSet> {
+    let objects = objects().into_iter().filter(|object| object["kind"] == "DaemonSet");
+    objects.map(|object| serde_json::from_value(object).unwrap()).collect()
+}
+
+/// What is in `written` and not in `understood`.
+fn lost(path: &str, written: &Value, understood: &Value) -> Vec<String> {
+    match (written, understood) {
+        (Value::Object(written), Value::Object(understood)) => written
+            .iter()
+            .flat_map(|(key, value)| {
+                let path = format!("{path}.{key}");
+                match understood.get(key) {
+                    Some(understood) => lost(&path, value, understood),
+                    None => vec![path],
+                }
+            })
+            .collect(),
+        (Value::Array(written), Value::Array(understood)) if written.len() == understood.len() => written
+            .iter()
+            .zip(understood)
+            .enumerate()
+            .flat_map(|(index, (written, understood))| lost(&format!("{path}[{index}]"), written, understood))
+            .collect(),
+        (written, understood) if written == understood => Vec::new(),
+        (written, understood) => vec![format!("{path}: {written} is taken as {understood}")],
+    }
+}
+
+#[track_caller]
+fn assert_known<T: DeserializeOwned + Serialize>(object: &Value) {
+    let name = &object["metadata"]["name"];
+    let typed: T = serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let lost = lost("", object, &serde_json::to_value(typed).unwrap());
+    assert_eq!(lost, Vec::<String>::new(), "fields that Kubernetes does not know, in {name}");
+}
+
+#[test]
+fn every_field_is_known() {
+    for object in objects() {
+        match object["kind"].as_str().unwrap() {
+            "Namespace" => assert_known::<Namespace>(&object),
+            "ServiceAccount" => assert_known::<ServiceAccount>(&object),
+            "ClusterRole" => assert_known::<ClusterRole>(&object),
+            "ClusterRoleBinding" => assert_known::<ClusterRoleBinding>(&object),
+            "DaemonSet" => assert_known::<DaemonSet>(&object),
+            other => panic!("{other} is not looked at here: add it"),
+        }
+    }
+}
+
+#[test]
+fn a_kustomization_names_all_files_beside_it() {
+    for dir in ["base", "example", "overlays/node-label", "uninstall"] {
+        let dir = deploy().join(dir);
+        let text = fs::read_to_string(dir.join("kustomization.yaml")).unwrap();
+        for entry in fs::read_dir(&dir).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let named = name == "kustomization.yaml" || text.contains(&name);
+            assert!(named, "{} does not name {name}", dir.display());
+        }
+    }
+}
+
+#[test]
+fn the_rights_are_those_that_are_used() {
+    let objects = objects();
+    let found: Vec<_> = objects.iter().filter(|object| object["kind"] == "ClusterRole").collect();
+    assert_eq!(found.len(), 1);
+    let rules: Vec<_> = found[0]["rules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|rule| {
+            let words = |key: &str| {
+                let words: Vec<_> =
+                    rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+                words.join(",")
+            };
+            format!("{}/{}: {}", words("apiGroups"), words("resources"), words("verbs"))
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "/pods: list,watch",
+            "flock.fritzlab.net/nodeconfigs: list,watch",
+            "flock.fritzlab.net/nodeconfigs/status: patch",
+            "/nodes: get,patch",
+            "/nodes/status: patch",
+            "/events: create,patch",
+        ]
+    );
+    let binding = objects.iter().find(|object| object["kind"] == "ClusterRoleBinding").unwrap();
+    assert_eq!(
+        binding["subjects"],
+        json!([{"kind": "ServiceAccount", "name": "flock-agent", "namespace": "flock-system"}])
+    );
+    // Only the agent has a token.
+    for set in daemon_sets() {
+        let name = set.metadata.name.unwrap();
+        let pod = set.spec.unwrap().template.spec.unwrap();
+        let token = pod.automount_service_account_token;
+        assert_eq!(token, (name != "flock-agent").then_some(false), "{name}");
+        let account = if name == "flock-agent" { "flock-agent" } else { "flock-node" };
+        assert_eq!(pod.service_account_name.as_deref(), Some(account), "{name}");
+    }
+}
+
+#[test]
+fn containers_are_confined() {
+    let mut capabilities = BTreeMap::new();
+    for set in daemon_sets() {
+        let set_name = set.metadata.name.unwrap();
+        let pod = set.spec.unwrap().template.spec.unwrap();
+        let seccomp = pod.security_context.unwrap().seccomp_profile.unwrap();
+        assert_eq!(seccomp.type_, "RuntimeDefault", "{set_name}");
+        assert_eq!((pod.host_pid, pod.host_ipc), (None, None), "{set_name}");
+        for container in pod.containers.into_iter().chain(pod.init_containers.unwrap_or_default()) {
+            let name = format!("{set_name}/{}", container.name);
+            let context = container.security_context.unwrap();
+            assert_eq!(context.privileged, None, "{name}");
+            assert_eq!(context.allow_privilege_escalation, Some(false), "{name}");
+            assert_eq!(context.read_only_root_filesystem, Some(true), "{name}");
+            let found = context.capabilities.unwrap();
+            assert_eq!(found.drop, Some(vec!["ALL".to_owned()]), "{name}");
+            capabilities.insert(name.clone(), found.add.unwrap_or_default().join(" "));
+            let requests = container.resources.unwrap().requests.unwrap_or_default();
+            assert!(requests.contains_key("cpu") && requests.contains_key("memory"), "{name}");
+        }
+    }
+    let expected = [
+        ("flock-agent/agent", "NET_ADMIN SYS_ADMIN"),
+        ("flock-agent/installer", "DAC_OVERRIDE"),
+        ("flock-bird/bird", "NET_ADMIN NET_RAW NET_BIND_SERVICE"),
+        ("flock-bird/bootstrap", ""),
+        ("flock-uninstall/bird-config", ""),
+        ("flock-uninstall/done", ""),
+        ("flock-uninstall/uninstall", "DAC_OVERRIDE"),
+    ];
+    let expected = expected.map(|(name, added)| (name.to_owned(), added.to_owned()));
+    assert_eq!(capabilities, BTreeMap::from(expected));
+}
+
+/// Two containers that are to meet in a directory mount the same one.
+#[test]
+fn paths_are_those_that_the_programs_take_by_default() {
+    for set in daemon_sets() {
+        let name = set.metadata.name.unwrap();
+        let pod = set.spec.unwrap().template.spec.unwrap();
+        let hosts: BTreeMap<_, _> = pod
+            .volumes
+            .unwrap()
+            .into_iter()
+            .filter_map(|volume| Some((volume.name, volume.host_path?.path)))
+            .collect();
+        for container in pod.containers.into_iter().chain(pod.init_containers.unwrap_or_default()) {
+            for mount in container.volume_mounts.unwrap_or_default() {
+                let Some(host) = hosts.get(&mount.name) else { continue };
+                let inside = mount.mount_path.strip_prefix("/host").unwrap_or(&mount.mount_path);
+                assert_eq!(inside, host, "{name}/{}", container.name);
+            }
+        }
+    }
+}
+
+/// A container's script, with `dirs` in place of what it has mounted.
+fn script(container: &str, dirs: &[(&str, &Path)]) -> String {
+    let containers = daemon_sets().into_iter().flat_map(|set| {
+        let pod = set.spec.unwrap().template.spec.unwrap();
+        pod.containers.into_iter().chain(pod.init_containers.unwrap_or_default())
+    });
+    let container = containers.into_iter().find(|found| found.name == container).unwrap();
+    assert_eq!(container.command.unwrap(), ["sh", "-euc"]);
+    let script = container.args.unwrap().remove(0);
+    dirs.iter().fold(script, |script, (mounted, dir)| {
+        assert!(script.contains(mounted), "{mounted} is not in {script}");
+        script.replace(mounted, dir.to_str().unwrap())
+    })
+}
+
+fn sh(script: &str) -> Output {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
+    Command::new("sh").args(["-euc", script]).env("PATH", path).output().unwrap()
+}
+
+#[test]
+fn bird_gets_a_configuration_to_start_with_and_keeps_a_good_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = script(
+        "bootstrap",
+        &[
+            ("/etc/flock/bird", dir.path()),
+            ("/bootstrap/bird.conf", &deploy().join("base/bootstrap-bird.conf")),
+        ],
+    );
+    let bootstrap = fs::read_to_string(deploy().join("base/bootstrap-bird.conf")).unwrap();
+    let good = format!("{bootstrap}# and more\n");
+    let conf = dir.path().join("bird.conf");
+    let run = || {
+        let output = sh(&script);
+        assert!(output.status.success(), "{output:?}");
+        fs::read_to_string(&conf).unwrap()
+    };
+    assert_eq!(run(), bootstrap);
+    fs::write(&conf, &good).unwrap();
+    assert_eq!(run(), good);
+    // What BIRD does not take is set aside.
+    fs::write(&conf, "protocol nothing {}").unwrap();
+    assert_eq!(run(), bootstrap);
+    let mut names: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["bird.conf", "bird.conf.refused"]);
+}
+
+/// With a program in BIRD's place that says how it was started.
+#[test]
+fn bird_knows_a_restart_from_the_first_start_after_a_boot() {
+    let run = tempfile::tempdir().unwrap();
+    let script = script("bird", &[("/run/flock", run.path())]);
+    let script = script.replace("exec bird ", "exec echo ");
+    let started = || String::from_utf8(sh(&script).stdout).unwrap();
+    let files = format!("-c /etc/flock/bird/bird.conf -s {}/bird.ctl\n", run.path().display());
+    assert_eq!(started(), format!("-f {files}"));
+    assert_eq!(started(), format!("-f -R {files}"));
+    assert_eq!(started(), format!("-f -R {files}"));
+}
