@@ -8,6 +8,7 @@ mod conformance;
 mod connection;
 mod events;
 mod fake;
+mod log;
 mod model;
 mod node;
 mod node_config;

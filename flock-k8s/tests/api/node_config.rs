@@ -74,10 +74,12 @@ async fn a_change_of_the_status_is_no_change() {
     api.until("the watch stands", |state| state.watches.count(NODE_CONFIGS) == 1).await;
     object["status"] = json!({"observedGeneration": 1});
     api.put(NODE_CONFIGS, object);
+    // Long enough for it to arrive.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(watch.changed().now_or_never().is_none());
     api.put(NODE_CONFIGS, node_config("host001", "a", 2, &json!({"cidr4": "10.0.2.0/24"})));
     let NodeConfigState::Valid { generation, .. } = changed(&mut watch).await else { panic!() };
     assert_eq!(generation, 2);
-    assert!(watch.changed().now_or_never().is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use crate::fake::{FakeApi, Mode};
+use crate::log::Log;
 
 pub const PODS: &str = "/api/v1/pods";
 
@@ -162,6 +163,25 @@ async fn an_api_server_that_is_away_is_said_with_since_when_and_why() {
     let health = pods.health();
     assert!(health.synced && !health.connected && health.restarts > 5, "{health:?}");
     assert_eq!(health.failing_for, Some(Duration::from_secs(30)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_an_api_server_that_is_away_is_logged_once() {
+    let log = Log::default();
+    let _guard = log.install();
+    let api = FakeApi::new();
+    let pods = synced(&api).await;
+    let wanted = named("web");
+    let (waited, ()) = tokio::join!(pods.pod(&wanted, within(60)), async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(log.count("waiting for the pod"), 0, "all is well");
+        api.set_mode(Mode::Away);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(log.count("waiting for the pod"), 1, "{}", log.text());
+    });
+    assert!(waited.is_err());
+    assert_eq!(log.count("waiting for the pod"), 1, "{}", log.text());
+    assert_eq!(log.count("the watch of the pods of node host001 failed"), 1, "{}", log.text());
 }
 
 #[tokio::test(start_paused = true)]

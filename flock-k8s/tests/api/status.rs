@@ -171,6 +171,21 @@ async fn it_is_not_written_to_another_one_of_the_same_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_made_anew_is_read_anew() {
+    let api = api();
+    let writer = api.cluster().node_config_status();
+    writer.publish(status(true, 1));
+    written(&api, 1).await;
+    api.delete(NODE_CONFIGS, "", "host001");
+    let mut anew = node_config("host001", "b", 1, &json!({"cidr6": "2001:db8:2::/64"}));
+    anew["status"] = json!({"conditions": "of somebody who knows better"});
+    api.put(NODE_CONFIGS, anew);
+    writer.publish(Status { uid: "b".to_owned(), ..status(true, 2) });
+    written(&api, 2).await;
+    assert_eq!(api.count(Recorded::is_patch), 2, "none was refused");
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_is_gone_is_left_alone() {
     let api = api();
     let writer = api.cluster().node_config_status();
