@@ -6,6 +6,8 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+#[path = "installer/failing.rs"]
+mod failing;
 #[path = "installer/node.rs"]
 mod node;
 
@@ -17,5 +19,7 @@ mod crash;
 mod foreign;
 #[path = "installer/process.rs"]
 mod process;
+#[path = "installer/sequences.rs"]
+mod sequences;
 #[path = "installer/twice.rs"]
 mod twice;

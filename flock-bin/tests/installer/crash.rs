@@ -1,78 +1,9 @@
 //! The n-th step fails, or the power goes: at every step, and from every state.
 
-use std::cell::Cell;
-use std::fs;
-use std::io;
-use std::path::Path;
-
-use flock_bin::installer::files::{Entry, Files, HostFiles};
 use flock_bin::installer::uninstall;
 
+use crate::failing::{FailingFiles, Failure};
 use crate::node::{CONFLIST, Node, RECEIPT};
-
-/// What happens at the step that fails, and after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
-    /// The step fails, later ones do not.
-    Error,
-    /// The process is killed: the step, if it writes, is done by half; nothing comes after it.
-    Kill,
-    /// The process is killed right after the step.
-    KillAfter,
-}
-
-struct FailingFiles {
-    at: usize,
-    failure: Failure,
-    steps: Cell<usize>,
-}
-
-impl FailingFiles {
-    fn new(at: usize, failure: Failure) -> Self {
-        Self { at, failure, steps: Cell::new(0) }
-    }
-
-    fn step<T>(&self, work: impl FnOnce() -> io::Result<T>, half: impl FnOnce()) -> io::Result<T> {
-        let step = self.steps.get();
-        self.steps.set(step + 1);
-        let failed = || Err(io::Error::other(format!("step {step} fails")));
-        match self.failure {
-            Failure::Error if step == self.at => failed(),
-            Failure::Kill if step == self.at => {
-                half();
-                failed()
-            }
-            Failure::KillAfter if step == self.at => work().and_then(|_| failed()),
-            Failure::Kill | Failure::KillAfter if step > self.at => failed(),
-            _ => work(),
-        }
-    }
-}
-
-impl Files for FailingFiles {
-    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        self.step(|| HostFiles.create_dir_all(dir), || {})
-    }
-    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.step(|| HostFiles.names(dir), || {})
-    }
-    fn read(&self, path: &Path) -> io::Result<Option<Entry>> {
-        self.step(|| HostFiles.read(path), || {})
-    }
-    fn write_new(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let half = || fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
-        self.step(|| HostFiles.write_new(path, bytes, mode), half)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step(|| HostFiles.rename(from, to), || {})
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.step(|| HostFiles.sync_dir(dir), || {})
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step(|| HostFiles.remove(path), || {})
-    }
-}
 
 /// What one of the installed files is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,8 +63,6 @@ impl Texts {
     }
 }
 
-const FAILURES: [Failure; 3] = [Failure::Error, Failure::Kill, Failure::KillAfter];
-
 /// A node in the state `from`, with the new release ready to be installed.
 fn before(from: State) -> Node {
     let node = Node::new();
@@ -151,9 +80,9 @@ fn an_installation_that_is_cut_short_leaves_whole_files_and_can_be_repeated_or_u
     for from in [State::Absent, State::Old] {
         let files = FailingFiles::new(usize::MAX, Failure::Error);
         before(from).install_on(&files, &mut |_| {}, &["--chain", "none"]).unwrap();
-        let steps = files.steps.get();
+        let steps = files.steps();
         assert!(steps > 20, "only {steps} steps were counted");
-        for (at, failure) in (0..steps).flat_map(|at| FAILURES.map(|failure| (at, failure))) {
+        for (at, failure) in (0..steps).flat_map(|at| Failure::ALL.map(|failure| (at, failure))) {
             for undo in [false, true] {
                 let context = format!("from {from:?}, {failure:?} at step {at} of {steps}");
                 let node = before(from);
@@ -177,7 +106,7 @@ fn an_installation_that_is_cut_short_leaves_whole_files_and_can_be_repeated_or_u
 #[test]
 fn an_uninstallation_that_is_cut_short_can_be_repeated() {
     let texts = texts();
-    for failure in FAILURES {
+    for failure in Failure::ALL {
         for at in 0.. {
             let context = format!("{failure:?} at step {at}");
             let node = Node::new();
@@ -186,7 +115,7 @@ fn an_uninstallation_that_is_cut_short_can_be_repeated() {
             let files = FailingFiles::new(at, failure);
             let done = uninstall(&node.options(&[]), &files, &mut |_| {});
             texts.check(&node, &context);
-            if files.steps.get() <= at {
+            if files.steps() <= at {
                 done.unwrap();
                 assert_eq!(node.names(), Vec::<String>::new());
                 assert!(at > 5, "only {at} steps");
