@@ -1,7 +1,7 @@
 //! What the agent of a node does as a member of a cluster, without the network: it follows the
 //! NodeConfig and the pods of a node, and says how things are.
 //!
-//! `KUBECONFIG=… cargo run -p flock-k8s --example member -- NODE`
+//! `KUBECONFIG=… cargo run -p flock-k8s --example member -- NODE [STARTUP-TAINT]`
 
 use std::io::{self, Write};
 
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Failure> {
     let node = NodeName::new(node)?;
     let cluster = Cluster::connect(node.clone()).await?;
     let (mut config, pods, events) = (cluster.node_config(), cluster.pods(), cluster.events());
-    let (status, condition) = (cluster.node_config_status(), cluster.node(None));
+    let (status, condition) = (cluster.node_config_status(), cluster.node(std::env::args().nth(2)));
     let mut changes = pods.changes();
     loop {
         tokio::select! {

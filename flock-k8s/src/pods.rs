@@ -23,6 +23,8 @@ use crate::watch::{self, Freshness, Link, Scope, WatchHealth};
 ///   terminating. Pods on the host's network never come to a network plugin and are left out.
 /// - A request for a pod that is not there yet is woken by its arrival; the API server is not
 ///   asked for it.
+/// - A static pod, which the runtime knows by a UID that the kubelet gave it, is answered from
+///   the object that mirrors it.
 /// - While the API server is away, pods that are known are answered, also a long time later.
 ///   A request for another one waits for both until its deadline, and its error says since
 ///   when the API server is away and what it said last.

@@ -13,10 +13,15 @@ use tokio::sync::{mpsc, watch};
 use super::Keep;
 use crate::watch::{Identity, Object, Sink};
 
+/// The annotation by which the kubelet says that an object stands for a static pod, which the
+/// API server does not run: its value is the UID by which the container runtime knows that pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// What is kept of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pod {
     info: Arc<PodInfo>,
+    mirrors: Option<String>,
     ready: bool,
     terminating: bool,
 }
@@ -69,11 +74,9 @@ impl Store {
 
 /// The pod that `wanted` names, and no other one of that name.
 pub(super) fn lookup(pods: &BTreeMap<PodKey, Pod>, wanted: &PodRef) -> Option<PodInfo> {
-    let info = &pods.get(&wanted.key)?.info;
-    match &wanted.uid {
-        Some(uid) if info.uid.as_ref() != Some(uid) => None,
-        _ => Some(PodInfo::clone(info)),
-    }
+    let Pod { info, mirrors, .. } = pods.get(&wanted.key)?;
+    let is_it = |uid| info.uid.as_ref() == Some(uid) || mirrors.as_ref() == Some(uid);
+    wanted.uid.as_ref().is_none_or(is_it).then(|| PodInfo::clone(info))
 }
 
 /// Writes what the watch says.
@@ -102,11 +105,12 @@ impl Writer {
             }
         };
         let mut annotations = metadata.annotations.unwrap_or_default();
+        let mirrors = annotations.get(MIRROR).cloned();
         annotations.retain(|key, _| (self.keep)(key));
         let ready = status.conditions.unwrap_or_default().iter().any(Condition::is_ready);
         let info = PodInfo { uid: Some(uid), annotations };
-        let pod = Pod { info: Arc::new(info), ready, terminating: metadata.deletion_timestamp.is_some() };
-        Some((key, pod))
+        let terminating = metadata.deletion_timestamp.is_some();
+        Some((key, Pod { info: Arc::new(info), mirrors, ready, terminating }))
     }
 }
 

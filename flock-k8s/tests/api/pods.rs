@@ -85,6 +85,19 @@ async fn only_annotations_of_flock_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_static_pod_is_found_by_the_uid_that_the_runtime_knows() {
+    let api = FakeApi::new();
+    let mut mirror = pod("web", "of the API", false);
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "of the kubelet"});
+    api.put(PODS, mirror);
+    let pods = synced(&api).await;
+    for (uid, found) in [("of the API", true), ("of the kubelet", true), ("of another one", false)] {
+        let wanted = PodRef { uid: Some(uid.to_owned()), ..named("web") };
+        assert_eq!(pods.pod(&wanted, within(0)).await.is_ok(), found, "{uid}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_on_the_network_of_the_host_are_left_out() {
     let api = FakeApi::new();
     let mut proxy = pod("proxy", "1", true);
@@ -172,14 +185,14 @@ async fn who_waits_for_an_api_server_that_is_away_is_logged_once() {
     let api = FakeApi::new();
     let pods = synced(&api).await;
     let wanted = named("web");
-    let (waited, ()) = tokio::join!(pods.pod(&wanted, within(60)), async {
+    let (answer, ()) = tokio::join!(pods.pod(&wanted, within(60)), async {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(log.count("waiting for the pod"), 0, "all is well");
         api.set_mode(Mode::Away);
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(log.count("waiting for the pod"), 1, "{}", log.text());
     });
-    assert!(waited.is_err());
+    assert!(answer.is_err());
     assert_eq!(log.count("waiting for the pod"), 1, "{}", log.text());
     assert_eq!(log.count("the watch of the pods of node host001 failed"), 1, "{}", log.text());
 }
