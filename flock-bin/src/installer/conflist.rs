@@ -11,8 +11,9 @@ use super::PLUGIN_NAME;
 use super::chain::Chained;
 
 /// The newest version that every runtime in use knows. One that is linked with a libcni
-/// before 1.2 (containerd before 2.0) can't use a list whose `cniVersion` is newer, and
-/// ignores `cniVersions`, of which later ones take the highest that they know.
+/// before 1.2 (containerd before 2.0) can't use a list whose `cniVersion` is newer: ADD fails
+/// with `unsupported CNI result version "1.1.0"`. It ignores `cniVersions`, of which later
+/// ones take the highest that they know.
 const KNOWN_TO_ALL: SpecVersion = SpecVersion::V1_0_0;
 
 /// What the list says.
