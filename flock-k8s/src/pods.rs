@@ -10,11 +10,12 @@ use flock_core::name::{NodeName, PodKey};
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use futures_core::stream::BoxStream;
 use kube::Client;
+use kube::core::ApiResource;
 use tokio::time::sleep_until;
 
 use self::store::{Pod, Store, Writer};
 use crate::task::Task;
-use crate::watch::{self, Freshness, Link, Scope, WatchHealth};
+use crate::watch::{self, Link, Scope, WatchHealth};
 
 /// A [`PodSource`] that watches the pods of one node. Made by
 /// [`Cluster::pods`](crate::Cluster::pods).
@@ -50,9 +51,9 @@ impl KubePods {
         let (store, link) = (Store::default(), Link::new());
         let scope = Scope {
             what: format!("pods of node {node}"),
-            path: "/api/v1/pods".to_owned(),
+            resource: ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&()),
             fields: format!("spec.nodeName={node}"),
-            first: Freshness::Cached,
+            first_from_cache: true,
         };
         let watch = watch::run(client, scope, Writer::new(store.clone(), keep), link.clone());
         Self { node: node.clone(), store, link, _task: Task::spawn(watch) }

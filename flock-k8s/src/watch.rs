@@ -1,19 +1,10 @@
 //! A list and a watch that goes on whatever happens: [`run`].
 //!
-//! kube-runtime has a watcher too. This one also knows whether the watch stands, which that
-//! one does not tell (a watch that was resumed and has nothing to say is silent), gives up on
-//! a server that accepts a connection and answers nothing, and decodes only the fields that
-//! are needed.
-//!
-//! # What happens
-//!
-//! - The list comes first, then a watch from the list's version on.
-//! - A watch that ends as asked for, after [`WATCH_SECONDS`], goes on from the last version
-//!   that was seen, bookmarks included.
-//! - So it does after an error, a dropped connection, or silence for longer than a watch can
-//!   last; after a pause ([`Backoff`]) where it failed.
-//! - Where the API server no longer has that version (410), everything is listed again and
-//!   given to [`Sink::replace`], which knows what changed meanwhile.
+//! The protocol is that of kube's watcher: a list, a watch from its version on, bookmarks, a
+//! new list where the API server no longer knows that version (410), an end of connections that
+//! have gone dead. What is added here is when to begin anew, and that others can see how it
+//! is ([`Link`]): after any failure everything is listed again, which tells at once that
+//! the API server is heard again, also where nothing has changed.
 
 mod link;
 
@@ -22,12 +13,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use kube::Client;
-use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
-use kube::core::{ObjectList, Request};
-use serde::Deserialize;
+use kube::core::ApiResource;
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::backoff::Backoff;
 use crate::error::words;
@@ -38,17 +28,13 @@ pub(crate) use link::{Link, State};
 /// is noticed after this time, so it is short; resuming costs the API server a look into
 /// its cache.
 const WATCH_SECONDS: u32 = 60;
-/// How much longer its end may take to arrive.
-const GRACE: Duration = Duration::from_secs(5);
-/// How long a request may take until its answer begins, and a list until it ends.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// A watch that lasted for this long has shown that the API server works.
-const STABLE: Duration = Duration::from_secs(1);
+/// How long a list may take.
+const LIST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Who is told of the objects.
 pub(crate) trait Sink: Send + 'static {
     /// As much of an object as is needed.
-    type Object: Object;
+    type Object: Resource<DynamicType = ApiResource> + Clone + Debug + DeserializeOwned + Send + 'static;
 
     /// These are there, and no others.
     fn replace(&mut self, objects: Vec<Self::Object>);
@@ -59,204 +45,85 @@ pub(crate) trait Sink: Send + 'static {
 }
 
 /// What is watched.
-pub(crate) trait Object: Clone + Debug + DeserializeOwned + Send + 'static {
-    /// `metadata.resourceVersion`.
-    fn version(&self) -> &str;
-}
-
-/// Which objects.
 #[derive(Debug)]
 pub(crate) struct Scope {
     /// For people: `pods of node host001`.
     pub(crate) what: String,
-    /// `/api/v1/pods`
-    pub(crate) path: String,
+    /// The kind.
+    pub(crate) resource: ApiResource,
     /// `spec.nodeName=host001`
     pub(crate) fields: String,
-    /// Where the first list comes from.
-    pub(crate) first: Freshness,
-}
-
-/// How recent a list must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Freshness {
-    /// As recent as the API server's cache happens to be: cheap, also if there are many
-    /// objects that are not asked for. What it lags behind comes by the watch.
-    Cached,
-    /// Not older than what was seen already. Another API server may lag behind it.
-    NotOlderThan(String),
-    /// As recent as possible: the API server reads its database.
-    Latest,
+    /// Whether the first list may be as old as the API server's cache happens to be: cheap, also
+    /// if there are many objects that are not asked for. What it lags behind comes by the watch.
+    /// Later lists are as recent as possible, so that nothing goes back in time.
+    pub(crate) first_from_cache: bool,
 }
 
 /// Tells `sink` of the objects in `scope`, for ever.
 pub(crate) async fn run<S: Sink>(client: Client, scope: Scope, mut sink: S, link: Link) {
+    let api = Api::<S::Object>::all_with(client, &scope.resource);
+    let recent = Config::default().fields(&scope.fields).timeout(WATCH_SECONDS);
+    // Without pages: the API server makes those from its database, not from its cache.
+    let cached = Config { page_size: None, ..recent.clone() }.any_semantic();
+    let mut config = if scope.first_from_cache { cached } else { recent.clone() };
     let mut backoff = Backoff::new();
-    let mut freshness = scope.first.clone();
     loop {
-        match list::<S::Object>(&client, &scope, &freshness).await {
-            Ok((objects, version)) => {
-                sink.replace(objects);
-                link.listed();
-                let version = watch(&client, &scope, version, &mut sink, &link, &mut backoff).await;
-                freshness = Freshness::NotOlderThan(version);
-            }
-            Err(failure) => {
-                if failure.kind == Kind::VersionGone {
-                    freshness = Freshness::Latest;
-                }
-                link.failed(&scope.what, failure.words);
-                sleep(backoff.pause()).await;
-            }
+        let failure = follow(api.clone(), config.clone(), &mut sink, &link, &mut backoff).await;
+        if link.health().synced {
+            config = recent.clone();
         }
+        link.failed(&scope.what, failure);
+        sleep(backoff.pause()).await;
     }
 }
 
-/// Watches for as long as it can be gone on with, and says how far it came.
-async fn watch<S: Sink>(
-    client: &Client,
-    scope: &Scope,
-    mut version: String,
+/// Lists and watches until something fails, and says what, in words.
+async fn follow<S: Sink>(
+    api: Api<S::Object>,
+    config: Config,
     sink: &mut S,
     link: &Link,
     backoff: &mut Backoff,
 ) -> String {
+    let mut events = pin!(watcher(api, config));
+    let mut listed = Vec::new();
+    let mut listing = true;
     loop {
-        let started = Instant::now();
-        let outcome = watch_once(client, scope, &mut version, sink, link).await;
-        if started.elapsed() >= STABLE {
-            backoff.reset();
-        }
-        match outcome {
-            Ok(()) if started.elapsed() >= STABLE => {}
-            // A server that ends each watch at once is not asked in a circle.
-            Ok(()) => sleep(backoff.pause()).await,
-            Err(failure) => {
-                link.failed(&scope.what, failure.words);
-                sleep(backoff.pause()).await;
-                if failure.kind == Kind::VersionGone {
-                    return version;
-                }
-            }
-        }
-    }
-}
-
-/// One watch, until it ends. Ends well if the API server ended it.
-async fn watch_once<S: Sink>(
-    client: &Client,
-    scope: &Scope,
-    version: &mut String,
-    sink: &mut S,
-    link: &Link,
-) -> Result<(), Failure> {
-    let params = WatchParams::default().fields(&scope.fields).timeout(WATCH_SECONDS);
-    let request = Request::new(&scope.path).watch(&params, version).map_err(Failure::request)?;
-    let events = within(ANSWER_TIMEOUT, "a watch", client.request_events::<S::Object>(request)).await?;
-    let mut events = pin!(events);
-    link.established();
-    let silence = Duration::from_secs(WATCH_SECONDS.into()) + GRACE;
-    loop {
-        let event = match timeout(silence, events.next()).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(event)) => event.map_err(|error| Failure::of(&error))?,
-            Err(_) => return Err(Failure::silence("a watch", silence)),
+        let event = if listing {
+            let Ok(event) = timeout(LIST_TIMEOUT, events.next()).await else {
+                return format!("the API server has not answered a list within {} s", LIST_TIMEOUT.as_secs());
+            };
+            event
+        } else {
+            events.next().await
         };
-        let seen = match &event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => {
-                object.version()
-            }
-            WatchEvent::Bookmark(bookmark) => &bookmark.metadata.resource_version,
-            WatchEvent::Error(status) => return Err(Failure::of(&kube::Error::Api(status.clone()))),
-        };
-        seen.clone_into(version);
         match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => sink.apply(object),
-            WatchEvent::Deleted(object) => sink.delete(object),
-            WatchEvent::Bookmark(_) | WatchEvent::Error(_) => {}
-        }
-    }
-}
-
-/// All objects, and the version of that list.
-async fn list<T: Object>(
-    client: &Client,
-    scope: &Scope,
-    freshness: &Freshness,
-) -> Result<(Vec<T>, String), Failure> {
-    // Without a limit: an API server answers pages from its database, not from its cache.
-    let mut params = ListParams { limit: None, ..ListParams::default() }.fields(&scope.fields);
-    params.resource_version = match freshness {
-        Freshness::Cached => Some("0".to_owned()),
-        Freshness::NotOlderThan(version) => Some(version.clone()),
-        Freshness::Latest => None,
-    };
-    params.version_match = params.resource_version.as_ref().map(|_| VersionMatch::NotOlderThan);
-    let request = Request::new(&scope.path).list(&params).map_err(Failure::request)?;
-    let list: ObjectList<T> = within(ANSWER_TIMEOUT, "a list", client.request(request)).await?;
-    match list.metadata.resource_version.filter(|version| !version.is_empty()) {
-        Some(version) => Ok((list.items, version)),
-        None => {
-            Err(Failure { kind: Kind::Other, words: "a list came without its resourceVersion".to_owned() })
-        }
-    }
-}
-
-async fn within<T>(
-    limit: Duration,
-    what: &str,
-    answer: impl Future<Output = kube::Result<T>>,
-) -> Result<T, Failure> {
-    match timeout(limit, answer).await {
-        Ok(answer) => answer.map_err(|error| Failure::of(&error)),
-        Err(_) => Err(Failure::silence(what, limit)),
-    }
-}
-
-/// The part of an object's metadata that each kind has.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Identity {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) uid: String,
-    pub(crate) resource_version: String,
-}
-
-#[derive(Debug)]
-struct Failure {
-    kind: Kind,
-    words: String,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Kind {
-    /// The API server does not have the version that was asked for any more, or not yet.
-    VersionGone,
-    Other,
-}
-
-impl Failure {
-    fn of(error: &kube::Error) -> Self {
-        let gone = match error {
-            kube::Error::Api(status) => {
-                let too_large = status.details.as_ref().is_some_and(|details| {
-                    details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge")
-                });
-                // Kubernetes 1.17 has it in the message only.
-                status.code == 410 || too_large || status.message.contains("Too large resource version")
+            Some(Ok(Event::Init)) => {
+                listed.clear();
+                listing = true;
             }
-            _ => false,
-        };
-        Self { kind: if gone { Kind::VersionGone } else { Kind::Other }, words: words(error) }
+            Some(Ok(Event::InitApply(object))) => listed.push(object),
+            Some(Ok(Event::InitDone)) => {
+                sink.replace(std::mem::take(&mut listed));
+                listing = false;
+                backoff.reset();
+                link.established();
+            }
+            Some(Ok(Event::Apply(object))) => sink.apply(object),
+            Some(Ok(Event::Delete(object))) => sink.delete(object),
+            Some(Err(error)) => return failure(&error),
+            None => return "the watch has come to its end".to_owned(),
+        }
     }
+}
 
-    fn request(error: kube::core::request::Error) -> Self {
-        Self::of(&kube::Error::BuildRequest(error))
-    }
-
-    fn silence(what: &str, limit: Duration) -> Self {
-        let words = format!("the API server said nothing to {what} for {} s", limit.as_secs());
-        Self { kind: Kind::Other, words }
+fn failure(error: &watcher::Error) -> String {
+    use watcher::Error;
+    match error {
+        Error::InitialListFailed(error) | Error::WatchStartFailed(error) | Error::WatchFailed(error) => {
+            words(error)
+        }
+        Error::WatchError(status) => words(&kube::Error::Api(status.clone())),
+        Error::NoResourceVersion => error.to_string(),
     }
 }

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use flock_bin::agent::options::{LogFormat, Options, OptionsError, ThisMachine};
 use tracing_subscriber::EnvFilter;
 
+/// The client of the API server logs each failed attempt; the agent says once that it failed
+/// and once that it works again.
+const DEFAULT_FILTER: &str = "info,kube_client=off,kube_runtime=off,tower=off";
+
 fn main() -> ExitCode {
     let options = match Options::read(std::env::args_os(), &ThisMachine) {
         Ok(options) => options,
@@ -39,7 +43,10 @@ async fn signal() {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(asked) if !asked.is_empty() => EnvFilter::builder().parse_lossy(asked),
+        _ => EnvFilter::new(DEFAULT_FILTER),
+    };
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

@@ -17,7 +17,6 @@ use super::PATH;
 use super::resource::NodeConfigStatus;
 use crate::publisher::{Pace, Publisher, Target, WriteError};
 use crate::readiness::{Readiness, now};
-use crate::watch::Identity;
 
 /// Addresses in use change with each pod; people do not read faster.
 const LEAST: Duration = Duration::from_secs(1);
@@ -145,7 +144,12 @@ fn render(wanted: &Status, old: &NodeConfigStatus) -> NodeConfigStatus {
 /// A NodeConfig, as much of it as is read: also of one whose spec can't be read.
 #[derive(Debug, Clone, Deserialize)]
 struct Found {
-    metadata: Identity,
+    metadata: FoundMetadata,
     #[serde(default)]
     status: Value,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct FoundMetadata {
+    uid: String,
 }

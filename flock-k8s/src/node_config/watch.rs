@@ -5,13 +5,13 @@ use std::sync::Arc;
 use flock_core::name::NodeName;
 use flock_core::node_config::{API_VERSION, KIND, Manifest, Metadata, NodeConfig, NodeConfigError, Spec};
 use kube::Client;
-use serde::Deserialize;
+use kube::core::{ApiResource, NotUsed, Object};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::PATH;
+use super::resource;
 use crate::task::Task;
-use crate::watch::{self as api_watch, Freshness, Identity, Link, Object, Scope, Sink, WatchHealth};
+use crate::watch::{self as api_watch, Link, Scope, Sink, WatchHealth};
 
 /// What is known of a node's NodeConfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +58,10 @@ impl NodeConfigWatch {
         let link = Link::new();
         let scope = Scope {
             what: format!("{KIND} {node}"),
-            path: PATH.to_owned(),
+            resource: ApiResource::erase::<resource::NodeConfig>(&()),
             fields: format!("metadata.name={node}"),
             // It is one object only, and an old one would give out old addresses.
-            first: Freshness::Latest,
+            first_from_cache: false,
         };
         let watch = api_watch::run(client, scope, Writer { node, state: sender }, link.clone());
         Self { state, link, _task: Arc::new(Task::spawn(watch)) }
@@ -104,7 +104,7 @@ impl Writer {
 
     /// The field selector lets no other one through; an API server that ignored it would.
     fn is_mine(&self, object: &NodeConfigObject) -> bool {
-        object.metadata.identity.name == self.node.as_str()
+        object.metadata.name.as_deref() == Some(self.node.as_str())
     }
 }
 
@@ -113,12 +113,12 @@ impl Sink for Writer {
 
     fn replace(&mut self, objects: Vec<NodeConfigObject>) {
         let mine = objects.into_iter().find(|object| self.is_mine(object));
-        self.set(mine.map_or(NodeConfigState::Missing, NodeConfigObject::state));
+        self.set(mine.map_or(NodeConfigState::Missing, state));
     }
 
     fn apply(&mut self, object: NodeConfigObject) {
         if self.is_mine(&object) {
-            self.set(object.state());
+            self.set(state(object));
         }
     }
 
@@ -130,44 +130,25 @@ impl Sink for Writer {
 }
 
 /// The spec is read later: one that can't be read is an invalid NodeConfig, not a broken watch.
-#[derive(Debug, Clone, Deserialize)]
-struct NodeConfigObject {
-    metadata: NodeConfigMetadata,
-    #[serde(default)]
-    spec: Value,
-}
+type NodeConfigObject = Object<Value, NotUsed>;
 
-#[derive(Debug, Clone, Deserialize)]
-struct NodeConfigMetadata {
-    #[serde(flatten)]
-    identity: Identity,
-    #[serde(default)]
-    generation: i64,
-}
-
-impl NodeConfigObject {
-    fn state(self) -> NodeConfigState {
-        let NodeConfigMetadata { identity: Identity { name, uid, .. }, generation } = self.metadata;
-        let what = format!("{KIND} {name}");
-        let config = serde_json::from_value::<Spec>(self.spec)
-            .map_err(|error| NodeConfigError { what, problems: vec![format!("spec: {error}")] })
-            .and_then(|spec| {
-                NodeConfig::from_manifest(&Manifest {
-                    api_version: API_VERSION.to_owned(),
-                    kind: KIND.to_owned(),
-                    metadata: Metadata { name },
-                    spec,
-                })
-            });
-        match config {
-            Ok(config) => NodeConfigState::Valid { uid, generation, config },
-            Err(error) => NodeConfigState::Invalid { uid, generation, error },
-        }
-    }
-}
-
-impl Object for NodeConfigObject {
-    fn version(&self) -> &str {
-        &self.metadata.identity.resource_version
+fn state(object: NodeConfigObject) -> NodeConfigState {
+    let NodeConfigObject { metadata, spec, .. } = object;
+    let (uid, generation) = (metadata.uid.unwrap_or_default(), metadata.generation.unwrap_or_default());
+    let name = metadata.name.unwrap_or_default();
+    let what = format!("{KIND} {name}");
+    let config = serde_json::from_value::<Spec>(spec)
+        .map_err(|error| NodeConfigError { what, problems: vec![format!("spec: {error}")] })
+        .and_then(|spec| {
+            NodeConfig::from_manifest(&Manifest {
+                api_version: API_VERSION.to_owned(),
+                kind: KIND.to_owned(),
+                metadata: Metadata { name },
+                spec,
+            })
+        });
+    match config {
+        Ok(config) => NodeConfigState::Valid { uid, generation, config },
+        Err(error) => NodeConfigState::Invalid { uid, generation, error },
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 
 use super::Keep;
-use crate::watch::{Identity, Object, Sink};
+use crate::watch::Sink;
 
 /// The annotation by which the kubelet says that an object stands for a static pod, which the
 /// API server does not run: its value is the UID by which the container runtime knows that pod.
@@ -92,12 +92,12 @@ impl Writer {
 
     /// As it is kept; nothing of what has no valid name or is not Flock's concern.
     fn kept(&self, pod: PodObject) -> Option<(PodKey, Pod)> {
-        let PodObject { metadata, spec, status } = pod;
-        let Identity { namespace, name, uid, .. } = metadata.identity;
+        let PodObject { metadata, spec, status, .. } = pod;
         if spec.host_network {
             return None;
         }
-        let key = match PodKey::new(namespace, name) {
+        let key = match PodKey::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default())
+        {
             Ok(key) => key,
             Err(error) => {
                 tracing::warn!(%error, "the API server tells of a pod that can't be");
@@ -107,8 +107,9 @@ impl Writer {
         let mut annotations = metadata.annotations.unwrap_or_default();
         let mirrors = annotations.get(MIRROR).cloned();
         annotations.retain(|key, _| (self.keep)(key));
-        let ready = status.conditions.unwrap_or_default().iter().any(Condition::is_ready);
-        let info = PodInfo { uid: Some(uid), annotations };
+        let ready =
+            status.and_then(|status| status.conditions).unwrap_or_default().iter().any(Condition::is_ready);
+        let info = PodInfo { uid: metadata.uid, annotations };
         let terminating = metadata.deletion_timestamp.is_some();
         Some((key, Pod { info: Arc::new(info), mirrors, ready, terminating }))
     }
@@ -170,33 +171,17 @@ fn differences(key: &PodKey, old: Option<&Pod>, new: Option<&Pod>) -> Vec<PodCha
 }
 
 /// A pod, as much of it as is read.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct PodObject {
-    metadata: PodMetadata,
-    #[serde(default)]
-    spec: PodSpec,
-    #[serde(default)]
-    status: PodStatus,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodMetadata {
-    #[serde(flatten)]
-    identity: Identity,
-    annotations: Option<BTreeMap<String, String>>,
-    deletion_timestamp: Option<String>,
-}
+type PodObject = kube::core::Object<PodSpec, PodStatus>;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct PodSpec {
+pub(super) struct PodSpec {
     host_network: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-struct PodStatus {
+pub(super) struct PodStatus {
     conditions: Option<Vec<Condition>>,
 }
 
@@ -209,11 +194,5 @@ struct Condition {
 impl Condition {
     fn is_ready(&self) -> bool {
         self.r#type == "Ready" && self.status == "True"
-    }
-}
-
-impl Object for PodObject {
-    fn version(&self) -> &str {
-        &self.metadata.identity.resource_version
     }
 }

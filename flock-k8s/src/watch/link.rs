@@ -57,19 +57,15 @@ impl Link {
         Self(Arc::new(watch::Sender::new(state)))
     }
 
-    /// Everything was listed; no watch yet.
-    pub(super) fn listed(&self) {
-        self.0.send_modify(|state| state.synced = true);
-    }
-
-    /// The watch stands.
+    /// Everything was listed, and is watched from here on.
     pub(super) fn established(&self) {
-        self.0.send_if_modified(|state| {
+        self.0.send_modify(|state| {
             if let Some(failing) = state.failing.take() {
                 let seconds = failing.since.elapsed().as_secs();
                 tracing::info!(after_s = seconds, "the API server is heard again");
             }
-            !std::mem::replace(&mut state.connected, true)
+            state.synced = true;
+            state.connected = true;
         });
     }
 

@@ -22,6 +22,7 @@ use kube::client::Body;
 use kube::{Client, client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tower::timeout::Timeout;
 
 use self::store::Store;
 use self::watches::Watches;
@@ -111,7 +112,8 @@ impl FakeApi {
             let api = api.clone();
             async move { api.answer(request).await }
         });
-        Client::new(service, "default")
+        // As the client is patient that the agent makes for itself.
+        Client::new(Timeout::new(service, Duration::from_secs(15)), "default")
     }
 
     /// As the agent of node host001.
