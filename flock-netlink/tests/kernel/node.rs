@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flock_core::dataplane::conformance::{DataplaneHarness, attached, wanted};
 use flock_core::dataplane::{Dataplane, DataplaneError};
+use flock_netlink::NetlinkDataplane;
 
 use crate::lab::{Lab, in_pod, run};
 
@@ -119,4 +120,24 @@ async fn the_node_stays_the_node() {
         assert!(in_pod(&pod.netns.path, &["ip", "-br", "link"]).contains("eth0"));
     }
     assert_eq!(lab.dataplane.list().await.unwrap().len(), 8);
+}
+
+/// As in a container that is not privileged.
+#[tokio::test]
+async fn settings_are_made_through_another_mount_of_proc() {
+    let lab = Lab::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = elsewhere.path().to_str().unwrap();
+    run(&["mount", "--bind", "/proc", path]);
+    run(&["mount", "--bind", "/proc/sys", "/proc/sys"]);
+    run(&["mount", "--options", "remount,bind,ro", "/proc/sys"]);
+    let error = lab.dataplane.prepare().await.unwrap_err();
+    assert!(
+        matches!(&error, DataplaneError::Setting { name, .. } if name == "net.ipv4.ip_forward"),
+        "{error}"
+    );
+    let through = NetlinkDataplane::with_proc(elsewhere.path()).unwrap();
+    through.prepare().await.unwrap();
+    assert_eq!(run(&["sysctl", "-n", "net.ipv4.ip_forward"]).trim(), "1");
+    run(&["umount", path]);
 }
