@@ -86,6 +86,12 @@ pub struct Settings {
     pub reap_delay: Duration,
     /// How long the reaper waits after a failure.
     pub retry_delay: Duration,
+    /// How long the kernel keeps the summaries of prefixes that the node had before: until the
+    /// announcer tells of the pods that are still in them.
+    pub summary_grace: Duration,
+    /// Whether an earlier agent may have announced something, so that a node without BGP must
+    /// make sure that nothing is.
+    pub announced_before: bool,
 }
 
 impl Settings {
@@ -95,6 +101,8 @@ impl Settings {
             boot_id: boot_id.into(),
             reap_delay: Duration::from_millis(250),
             retry_delay: Duration::from_secs(1),
+            summary_grace: Duration::from_secs(2),
+            announced_before: false,
         }
     }
 }
@@ -134,6 +142,7 @@ struct Node {
 impl Handler {
     /// Composes a handler for the node that `config` describes. Nothing is done yet.
     pub fn new(backends: Backends, config: NodeConfig, settings: Settings) -> Self {
+        let something = settings.announced_before;
         Self {
             backends,
             settings,
@@ -142,7 +151,7 @@ impl Handler {
             doomed: Mutex::default(),
             reaper_wakes: Notify::new(),
             reaping: tokio::sync::Mutex::new(()),
-            announcing: tokio::sync::Mutex::default(),
+            announcing: tokio::sync::Mutex::new(Announced { something }),
             configuring: tokio::sync::Mutex::new(()),
             announcements_due: AtomicBool::new(false),
         }
@@ -225,7 +234,7 @@ impl Handler {
         Ok(self.backends.announcer.sync(&wanted).await?)
     }
 
-    /// Whether the announcements change when `attachment` goes.
+    /// Whether `attachment` is announced by itself, in one way or another.
     fn is_announced(&self, attachment: &Attachment) -> bool {
         let cidrs = self.node().config.cidrs;
         attachment.state == AttachmentState::Committed
@@ -235,9 +244,9 @@ impl Handler {
 }
 
 /// What was handed to the announcer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Announced {
-    /// Whether there was anything, in the life of this process.
+    /// Whether there may have been anything so far.
     something: bool,
 }
 

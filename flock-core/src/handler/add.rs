@@ -31,7 +31,8 @@ impl Handler {
         }
         self.clear_the_way(&netns, &call.key).await;
         let attachment = self.make(call, netns, deadline).await?;
-        if !attachment.anycast.is_empty() {
+        // Also one whose address went out of the node's prefixes before it was complete.
+        if self.is_announced(&attachment) {
             self.announce(Change::Gain).await;
         }
         Ok(result(call, &attachment))
@@ -66,8 +67,9 @@ impl Handler {
     }
 
     async fn make(&self, call: &Call, netns: Netns, deadline: Instant) -> Result<Attachment, HandlerError> {
-        let node = self.node();
         let annotations = self.annotations(call, deadline).await?;
+        // After the wait: the configuration may have changed meanwhile.
+        let node = self.node();
         let request = annotations.request(&node.config.cidrs)?;
         spare_the_node(&node, annotations.anycast())?;
         let owner = LeaseOwner { key: call.key.clone(), pod: call.args.pod.clone() };

@@ -1,5 +1,9 @@
 //! What follows from the node's configuration, at the start and at each change of it.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 use crate::handler::{Change, Handler, HandlerError, Node};
 use crate::node_config::NodeConfig;
 
@@ -11,10 +15,22 @@ impl Handler {
     /// each by itself until they are released, so that they stay reachable, also when the old
     /// prefix is another node's by now. On failure the call can be repeated; what was done of
     /// it stays.
+    ///
+    /// Takes [`Settings::summary_grace`](super::Settings::summary_grace) where a prefix goes.
+    /// Cancel safe: what is left of the old prefixes in the kernel then goes at the next start.
     pub async fn reconfigure(&self, config: NodeConfig) -> Result<(), HandlerError> {
         let _alone = self.configuring.lock().await;
+        let old = self.summaries();
         self.configure(config).await?;
-        self.publish().await
+        let new = self.summaries();
+        // A kernel that lost the old ones at once would have them withdrawn before what is
+        // still in use of them is announced.
+        self.backends.dataplane.set_summaries(&old.union(&new).copied().collect()).await?;
+        self.announce(Change::Gain).await;
+        if !old.is_subset(&new) {
+            tokio::time::sleep(self.settings.summary_grace).await;
+        }
+        Ok(self.backends.dataplane.set_summaries(&new).await?)
     }
 
     /// Has new pods attached by `config`.
@@ -34,9 +50,12 @@ impl Handler {
 
     /// Tells the kernel and the network what the node has.
     pub(super) async fn publish(&self) -> Result<(), HandlerError> {
-        let summaries = self.node().config.cidrs.iter().collect();
-        self.backends.dataplane.set_summaries(&summaries).await?;
+        self.backends.dataplane.set_summaries(&self.summaries()).await?;
         self.announce(Change::Gain).await;
         Ok(())
+    }
+
+    fn summaries(&self) -> BTreeSet<IpNet> {
+        self.node().config.cidrs.iter().collect()
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Faults {
     failing: Mutex<BTreeSet<usize>>,
     off: AtomicBool,
     log: Mutex<Vec<&'static str>>,
+    /// Held, it holds up every `attach` before it does anything.
+    pub(crate) attaching: tokio::sync::Mutex<()>,
 }
 
 impl Faults {
@@ -158,6 +160,7 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
     }
 
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        drop(self.faults.attaching.lock().await);
         let failed = self.faults.fails("dataplane.attach");
         self.inner.attach(attachment).await?;
         if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }

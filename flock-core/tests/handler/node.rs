@@ -70,6 +70,11 @@ impl World {
 
     /// A new agent, not recovered yet.
     pub(crate) fn node(&self, faults: Arc<Faults>) -> Node {
+        self.node_with(faults, NODE_CONFIG, settings())
+    }
+
+    /// Another one.
+    pub(crate) fn node_with(&self, faults: Arc<Faults>, config: &str, settings: Settings) -> Node {
         let ipam = Arc::new(MemoryIpam::new(self.clock.clone(), Duration::from_secs(30), 1));
         let backends = Backends {
             ipam: Faulty::wrap(&ipam, &faults),
@@ -79,8 +84,8 @@ impl World {
             pods: Faulty::wrap(&self.pods, &faults),
             clock: self.clock.clone(),
         };
-        let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
-        Node { handler: Handler::new(backends, config, Settings::new("boot-1")), ipam, faults }
+        let config = NodeConfig::from_yaml(config, "test").unwrap();
+        Node { handler: Handler::new(backends, config, settings), ipam, faults }
     }
 
     /// No address has two owners.
@@ -147,6 +152,11 @@ impl Node {
         }
         assert_eq!(self.handler.reap().await, 0);
     }
+}
+
+/// Nothing is waited for.
+pub(crate) fn settings() -> Settings {
+    Settings { summary_grace: Duration::ZERO, ..Settings::new("boot-1") }
 }
 
 pub(crate) fn namespace(pod: u8) -> String {

@@ -2,12 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use flock_core::announcer::Announcements;
+use flock_core::cni::Verb;
+use flock_core::handler::Settings;
 use flock_core::node_config::NodeConfig;
+use flock_core::pods::PodInfo;
+use futures_util::FutureExt;
+use ipnet::IpNet;
 
 use crate::faults::Faults;
-use crate::node::{NODE_CONFIG, Node, World, key, moved_config};
+use crate::node::{NODE_CONFIG, Node, World, call, key, moved_config, pod_key, settings};
 
 fn without_bgp() -> String {
     NODE_CONFIG.lines().filter(|line| !line.contains("bgp")).collect::<Vec<_>>().join("\n")
@@ -114,6 +121,70 @@ async fn a_node_that_never_had_one_needs_no_speaker() {
     let node = world.node(Faults::failing([]));
     node.reconfigure(&without_bgp()).await;
     assert_eq!(world.announcer.announced(), None);
+}
+
+/// The pod waits for its annotations while the configuration changes.
+#[tokio::test]
+async fn an_add_that_waited_goes_by_the_configuration_after_it() {
+    let (world, node) = started().await;
+    world.pods.remove(&pod_key(1));
+    let add = call(Verb::Add, 1, &[]);
+    let mut adding = pin!(node.handler.add(&add, Instant::now() + Duration::from_secs(60)));
+    assert!(adding.as_mut().now_or_never().is_none());
+    let without_ipv4: String =
+        moved_config().lines().filter(|line| !line.contains("cidr4")).collect::<Vec<_>>().join("\n");
+    node.reconfigure(&without_ipv4).await;
+    world.pods.insert(pod_key(1), PodInfo::default());
+    let given: Vec<IpAddr> = adding.await.unwrap().ips.iter().map(|ip| ip.address.addr()).collect();
+    assert_eq!(given, addresses(&["2001:db8:2::1"]));
+}
+
+/// The pod has its address when the configuration changes, and is not complete yet.
+#[tokio::test]
+async fn an_add_that_is_overtaken_is_announced_by_itself() {
+    let (world, node) = started().await;
+    let gate = node.faults.attaching.try_lock().unwrap();
+    let add = call(Verb::Add, 1, &[]);
+    let mut adding = pin!(node.handler.add(&add, Instant::now() + Duration::from_secs(60)));
+    assert!(adding.as_mut().now_or_never().is_none(), "it was not held");
+    node.reconfigure(&moved_config()).await;
+    assert_eq!(announced(&world).exceptions, BTreeSet::new(), "it is not complete");
+    drop(gate);
+    let given: BTreeSet<IpAddr> = adding.await.unwrap().ips.iter().map(|ip| ip.address.addr()).collect();
+    assert_eq!(announced(&world).exceptions, given);
+}
+
+/// The last agent may have announced something.
+#[tokio::test]
+async fn a_node_that_lost_its_bgp_part_between_two_agents_falls_silent() {
+    let (world, node) = started().await;
+    drop(node);
+    let node = world.node_with(
+        Faults::failing([]),
+        &without_bgp(),
+        Settings { announced_before: true, ..settings() },
+    );
+    node.recover().await.unwrap();
+    assert_eq!(announced(&world).peers, []);
+}
+
+/// Routers must not lose a pod's address between its summary and itself.
+#[tokio::test(start_paused = true)]
+async fn the_kernel_keeps_an_old_summary_until_the_announcer_has_the_exceptions() {
+    let world = World::new();
+    let grace = Duration::from_secs(2);
+    let node =
+        world.node_with(Faults::failing([]), NODE_CONFIG, Settings { summary_grace: grace, ..settings() });
+    node.recover().await.unwrap();
+    let (old, config) =
+        (world.dataplane.summaries(), NodeConfig::from_yaml(&moved_config(), "test").unwrap());
+    let new: BTreeSet<IpNet> = config.cidrs.iter().collect();
+    let mut changing = pin!(node.handler.reconfigure(config));
+    assert!(changing.as_mut().now_or_never().is_none(), "the old summaries were not kept");
+    assert_eq!(announced(&world).summaries, new);
+    assert_eq!(world.dataplane.summaries(), old.union(&new).copied().collect());
+    changing.await.unwrap();
+    assert_eq!(world.dataplane.summaries(), new);
 }
 
 /// What fails halfway is done by the next call.
