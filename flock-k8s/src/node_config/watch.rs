@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use flock_core::name::NodeName;
-use flock_core::node_config::{API_VERSION, KIND, Manifest, Metadata, NodeConfig, NodeConfigError, Spec};
+use flock_core::node_config::{API_VERSION, KIND, Manifest, Metadata, NodeConfig, NodeConfigError};
 use kube::Client;
 use kube::core::{ApiResource, NotUsed, Object};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::resource;
+use super::resource::{self, NodeConfigSpec};
 use crate::task::Task;
 use crate::watch::{self as api_watch, Link, Scope, Sink, WatchHealth};
 
@@ -43,8 +43,8 @@ pub enum NodeConfigState {
 /// Follows the NodeConfig that is named as the node. Made by
 /// [`Cluster::node_config`](crate::Cluster::node_config).
 ///
-/// What was known last is kept while the API server is away. A clone is another reader of the
-/// same watch.
+/// What was known last is kept while the API server is away. Fields that this release does not know
+/// are ignored. A clone is another reader of the same watch.
 #[derive(Debug, Clone)]
 pub struct NodeConfigWatch {
     state: watch::Receiver<NodeConfigState>,
@@ -137,14 +137,16 @@ fn state(object: NodeConfigObject) -> NodeConfigState {
     let (uid, generation) = (metadata.uid.unwrap_or_default(), metadata.generation.unwrap_or_default());
     let name = metadata.name.unwrap_or_default();
     let what = format!("{KIND} {name}");
-    let config = serde_json::from_value::<Spec>(spec)
+    // Not as a file is read, which may have no field that is not known: here it may be one of a later
+    // release, whose definition is in the cluster already or still.
+    let config = serde_json::from_value::<NodeConfigSpec>(spec)
         .map_err(|error| NodeConfigError { what, problems: vec![format!("spec: {error}")] })
         .and_then(|spec| {
             NodeConfig::from_manifest(&Manifest {
                 api_version: API_VERSION.to_owned(),
                 kind: KIND.to_owned(),
                 metadata: Metadata { name },
-                spec,
+                spec: spec.into(),
             })
         });
     match config {

@@ -53,7 +53,6 @@ async fn what_can_not_be_read_is_invalid_and_does_not_break_the_watch() {
     changed(&mut watch).await;
     for (spec, expected) in [
         (json!({"cidr4": "10.0.1.0/24", "bgp": {"asn": "AS64512"}}), "spec: invalid type: string"),
-        (json!({"cidr4": "10.0.1.0/24", "colour": "red"}), "spec: unknown field `colour`"),
         (json!(null), "spec: invalid type: null"),
         (json!({}), "sets neither cidr6 nor cidr4"),
     ] {
@@ -62,6 +61,24 @@ async fn what_can_not_be_read_is_invalid_and_does_not_break_the_watch() {
         assert!(error.to_string().contains(expected), "{error}");
     }
     assert_eq!(watch.health().restarts, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_of_a_later_release_are_ignored() {
+    let api = FakeApi::new();
+    let spec = json!({
+        "cidr4": "10.0.1.0/24", "colour": "red",
+        "bgp": {
+            "asn": 64512, "holdTime": 9,
+            "peers": [{"name": "tor1", "address": "192.0.2.1", "asn": 64500, "password": {"secret": "x"}}],
+        },
+    });
+    api.put(NODE_CONFIGS, node_config("host001", "a", 1, &spec));
+    let mut watch = api.cluster().node_config();
+    let state = changed(&mut watch).await;
+    let NodeConfigState::Valid { config, .. } = state else { panic!("{state:?}") };
+    assert_eq!(config.cidrs.ipv4.unwrap().to_string(), "10.0.1.0/24");
+    assert_eq!(config.bgp.unwrap().peers.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
