@@ -39,7 +39,7 @@ pub struct NodeWriter(Arc<Publisher<Readiness>>);
 
 impl NodeWriter {
     pub(crate) fn start(client: Client, node: &NodeName, startup_taint: Option<String>) -> Self {
-        let target = Written { client, name: node.to_string(), startup_taint };
+        let target = NodeTarget { client, name: node.to_string(), startup_taint };
         let pace = Pace { least: LEAST, again: Some(AGAIN) };
         Self(Publisher::start(format!("condition {CONDITION} of node {node}"), target, pace))
     }
@@ -50,14 +50,14 @@ impl NodeWriter {
     }
 }
 
-struct Written {
+struct NodeTarget {
     client: Client,
     name: String,
     startup_taint: Option<String>,
 }
 
 #[async_trait]
-impl Target for Written {
+impl Target for NodeTarget {
     type Value = Readiness;
 
     async fn write(&mut self, wanted: &Readiness) -> Result<(), WriteError> {
@@ -72,7 +72,7 @@ impl Target for Written {
     }
 }
 
-impl Written {
+impl NodeTarget {
     async fn set_condition(&self, wanted: &Readiness, node: &Node) -> kube::Result<()> {
         let Readiness { ready, reason, message } = wanted;
         let status = if *ready { "False" } else { "True" };

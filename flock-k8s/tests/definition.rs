@@ -134,9 +134,8 @@ fn the_spec_is_written_as_the_agent_reads_it_from_a_file() {
     });
     let of_the_api: NodeConfigSpec = serde_json::from_value(full.clone()).unwrap();
     let of_a_file: core::Spec = serde_json::from_value(full.clone()).unwrap();
-    assert_eq!(core::Spec::from(of_the_api.clone()), of_a_file);
-    assert_eq!(NodeConfigSpec::from(of_a_file), of_the_api);
     assert_eq!(serde_json::to_value(&of_the_api).unwrap(), full);
+    assert_eq!(core::Spec::from(of_the_api), of_a_file);
     // And every field has its place in the definition.
     for (pointer, part) in [("", &full), ("/properties/bgp", &full["bgp"])] {
         let spec = spec();

@@ -110,7 +110,7 @@ impl Recorder {
             events.create(&PostParams::default(), event)
         };
         let request = request.map_err(|error| Failure::Refused(error.to_string()))?;
-        match self.client.request::<Written>(request).await {
+        match self.client.request::<StoredEvent>(request).await {
             Ok(written) => Ok(written.metadata.name),
             Err(kube::Error::Api(answer)) if answer.code == 404 && entry.object.is_some() => {
                 Err(Failure::Lost)
@@ -161,11 +161,11 @@ impl Recorder {
 
 /// The event as the API server sends it back.
 #[derive(Deserialize)]
-struct Written {
-    metadata: WrittenMetadata,
+struct StoredEvent {
+    metadata: StoredMetadata,
 }
 
 #[derive(Deserialize)]
-struct WrittenMetadata {
+struct StoredMetadata {
     name: String,
 }

@@ -221,24 +221,6 @@ impl From<PeerSpec> for core::Peer {
     }
 }
 
-impl From<core::Spec> for NodeConfigSpec {
-    fn from(core::Spec { cidr6, cidr4, mtu, bgp }: core::Spec) -> Self {
-        Self { cidr6, cidr4, mtu, bgp: bgp.map(Into::into) }
-    }
-}
-
-impl From<core::BgpSpec> for BgpSpec {
-    fn from(core::BgpSpec { asn, router_id, peers }: core::BgpSpec) -> Self {
-        Self { asn, router_id, peers: peers.into_iter().map(Into::into).collect() }
-    }
-}
-
-impl From<core::Peer> for PeerSpec {
-    fn from(core::Peer { name, address, asn }: core::Peer) -> Self {
-        Self { name, address, asn }
-    }
-}
-
 impl From<&Usage> for PrefixStatus {
     fn from(usage: &Usage) -> Self {
         // No node has 2^63 pods.

@@ -46,7 +46,7 @@ pub struct StatusWriter(Arc<Publisher<Status>>);
 
 impl StatusWriter {
     pub(crate) fn start(client: Client, node: &NodeName) -> Self {
-        let target = Written { client, name: node.to_string(), last: None };
+        let target = StatusTarget { client, name: node.to_string(), last: None };
         let what = format!("status of NodeConfig {node}");
         Self(Publisher::start(what, target, Pace { least: LEAST, again: None }))
     }
@@ -58,7 +58,7 @@ impl StatusWriter {
 }
 
 /// The status as it stands at the API server.
-struct Written {
+struct StatusTarget {
     client: Client,
     name: String,
     // None if it has to be read first.
@@ -72,7 +72,7 @@ struct Standing {
 }
 
 #[async_trait]
-impl Target for Written {
+impl Target for StatusTarget {
     type Value = Status;
 
     async fn write(&mut self, wanted: &Status) -> Result<(), WriteError> {
@@ -101,7 +101,7 @@ impl Target for Written {
     }
 }
 
-impl Written {
+impl StatusTarget {
     async fn read(&self, uid: &str) -> Result<Standing, WriteError> {
         // A list of one, since the agent may list NodeConfigs anyhow, to watch its own.
         let mine = ListParams::default().fields(&format!("metadata.name={}", self.name));
