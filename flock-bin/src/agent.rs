@@ -40,6 +40,7 @@ pub mod readiness;
 mod remembered;
 mod reporting;
 mod service;
+mod teller;
 
 pub use error::AgentError;
 
@@ -65,14 +66,14 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
         None => None,
         Some(address) => {
             let endpoints = endpoints(&metrics, &readiness, bird.clone());
-            Some(tokio::spawn(HttpServer::bind(address).await?.run(endpoints, stop.requested())))
+            Some(tokio::spawn(HttpServer::bind(address)?.run(endpoints, stop.requested())))
         }
     };
     let supply = Supply::begin(&options, &metrics).await?;
     let service = Arc::new(AgentService::new());
     let mut answering: Arc<dyn Service> = Arc::clone(&service) as _;
     if let Supply::Cluster(membership) = &supply {
-        answering = Arc::new(ReportingService::new(answering, membership.events()));
+        answering = Arc::new(ReportingService::new(answering, membership.events(), readiness.subscribe()));
     }
     let answering = Arc::new(MeteredService::new(answering, &metrics));
     let serving = tokio::spawn(server.run(answering, stop.requested()));
@@ -92,7 +93,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
             metrics.started(started.elapsed());
             tracing::info!(took_ms = started.elapsed().as_millis(), "ready");
             if let Supply::Cluster(membership) = supply {
-                following = Some(tokio::spawn(membership.follow(Arc::clone(&handler))));
+                let bird = bird.as_ref().map(|bird| bird.status());
+                following = Some(tokio::spawn(membership.follow(Arc::clone(&handler), bird)));
             }
             let until = stop.requested();
             reaper = Some(tokio::spawn(async move { handler.run_reaper(until).await }));
@@ -174,7 +176,7 @@ impl Supply {
     ) -> Result<NodeConfig, AgentError> {
         match self {
             Self::Files { node_config, .. } => files::node_config(node, node_config).await,
-            Self::Cluster(membership) => membership.node_config(readiness).await,
+            Self::Cluster(membership) => Ok(membership.node_config(readiness).await),
         }
     }
 
@@ -197,8 +199,14 @@ async fn start(
     readiness.send_replace(Readiness::waiting_for(format!("NodeConfig {node}")));
     let config = supply.node_config(node, readiness).await?;
     readiness.send_replace(Readiness::waiting_for("the records and the kernel to be brought in order"));
-    let handler = recovered(options, config, supply.pods(), metrics, bird).await?;
-    Ok((handler, supply))
+    match (recovered(options, config, supply.pods(), metrics, bird).await, supply) {
+        (Ok(handler), supply) => Ok((handler, supply)),
+        (Err(error), Supply::Files { .. }) => Err(error),
+        (Err(error), Supply::Cluster(membership)) => {
+            membership.last_words(&error).await;
+            Err(error)
+        }
+    }
 }
 
 /// A handler on the real backends that has taken up what the last agent left.
@@ -224,7 +232,7 @@ async fn recovered(
         clock,
     };
     let unreadable: Vec<_> = set_aside.iter().filter_map(|file| file.key.clone()).collect();
-    let handler = Handler::new(metered(backends, metrics), config, Settings::new(boot_id()?));
+    let handler = Handler::new(metered(backends, metrics), config, settings(options)?);
     let recovery = handler.recover(&unreadable).await?;
     metrics.recovered(&recovery);
     tracing::info!(
@@ -267,6 +275,12 @@ fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
         ..BirdConfig::new(flock_netlink::ROUTE_PROTOCOL)
     };
     Ok(BirdAnnouncer::start(&config)?)
+}
+
+/// Whatever stands in BIRD's configuration may have been written by an earlier agent.
+fn settings(options: &Options) -> Result<Settings, AgentError> {
+    let announced_before = options.announcer == Announcer::Bird && options.bird_config.exists();
+    Ok(Settings { announced_before, ..Settings::new(boot_id()?) })
 }
 
 /// What tells this boot from another one.

@@ -4,30 +4,35 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flock_bird::announcer::Status as BirdStatus;
 use flock_core::handler::Handler;
 use flock_core::ipam::Usage;
 use flock_core::name::NodeName;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::PodSource;
-use flock_k8s::events::{Event, Events, Severity};
+use flock_k8s::events::Events;
 use flock_k8s::node::NodeWriter;
-use flock_k8s::node_config::{NodeConfigState, NodeConfigWatch, Status, StatusWriter};
+use flock_k8s::node_config::{NodeConfigState, NodeConfigWatch};
 use flock_k8s::pods::KubePods;
 use flock_k8s::{Cluster, Readiness as Condition};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::agent::AgentError;
 use crate::agent::metrics::{Metrics, Watch};
 use crate::agent::readiness::Readiness;
 use crate::agent::remembered::Remembered;
-use crate::agent::{AgentError, NODE_CONFIG_WAIT};
+use crate::agent::teller::{Problem, Teller};
 
 /// How long the API server is waited for before the node starts with what it remembers.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
-
+/// How often it is said that the NodeConfig is waited for.
+const REMINDER: Duration = Duration::from_secs(60);
 /// How often addresses are counted for the status, and how soon a configuration that
 /// could not be put in force is tried again.
 const ROUND: Duration = Duration::from_secs(5);
+/// How long an agent that fails gives what it has to say to reach the API server.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// What connects the agent with the API server.
 #[derive(Debug)]
@@ -36,8 +41,7 @@ pub(super) struct Membership {
     remembered: Remembered,
     node_config: NodeConfigWatch,
     pods: Arc<KubePods>,
-    events: Events,
-    status: StatusWriter,
+    teller: Teller,
     node: NodeWriter,
 }
 
@@ -55,13 +59,15 @@ impl Membership {
         metrics.watch_restarts(Watch::NodeConfig, move || watch.health().restarts);
         let watch = Arc::clone(&pods);
         metrics.watch_restarts(Watch::Pods, move || watch.health().restarts);
+        let teller = Teller::new(&cluster);
+        let events = teller.events().clone();
+        metrics.events_dropped(move || events.dropped());
         Ok(Self {
             name: name.clone(),
             remembered: Remembered::new(run_dir),
             node_config,
             pods,
-            events: cluster.events(),
-            status: cluster.node_config_status(),
+            teller,
             node: cluster.node(startup_taint),
         })
     }
@@ -73,87 +79,79 @@ impl Membership {
 
     /// Where to say what happens to pods.
     pub(super) fn events(&self) -> Events {
-        self.events.clone()
+        self.teller.events().clone()
     }
 
-    /// Waits for a NodeConfig that can be used. Why there is none is said wherever somebody may look.
+    /// Waits for a NodeConfig that can be used, as long as it takes: one that is applied is
+    /// taken up at once. Why there is none is said wherever somebody may look.
     ///
-    /// While the API server is away, the one that was in force last has to do: pods are deleted
-    /// then too, and their addresses must not leak.
-    pub(super) async fn node_config(
-        &mut self,
-        readiness: &watch::Sender<Readiness>,
-    ) -> Result<NodeConfig, AgentError> {
-        // Seen by the clone only: what was answered is looked at below.
-        let mut answer = self.node_config.clone();
-        if timeout(ANSWER_WAIT, answer.changed()).await.is_err()
-            && let Some(config) = self.remembered.read(&self.name).await
-        {
-            let error = self.node_config.health().error.unwrap_or_default();
-            tracing::warn!(
-                error,
-                "the API server has not answered: starting with the NodeConfig that was in force"
-            );
-            return Ok(config);
-        }
-        let deadline = Instant::now() + NODE_CONFIG_WAIT;
-        let mut missing = "the API server has not answered".to_owned();
+    /// Where one was in force before, it has to do, be it that the API server is away, that
+    /// the NodeConfig is invalid or that it was deleted: pods are deleted then too.
+    pub(super) async fn node_config(&mut self, readiness: &watch::Sender<Readiness>) -> NodeConfig {
+        let remembered = self.remembered.read(&self.name).await;
+        let mut patience = ANSWER_WAIT;
         loop {
-            let Ok(state) = timeout_at(deadline, self.node_config.changed()).await else {
-                let reason = match self.node_config.health().error {
-                    Some(error) => format!("{missing}: {error}"),
-                    None => missing,
-                };
-                return Err(AgentError::NoNodeConfigObject { node: self.name.clone(), reason });
+            let state = match timeout(patience, self.node_config.changed()).await {
+                Ok(state) => state,
+                Err(_) => self.node_config.current(),
             };
-            let reason = match &state {
-                NodeConfigState::Valid { config, .. } => return Ok(config.clone()),
-                NodeConfigState::Unknown => continue,
+            let (reason, missing) = match &state {
+                NodeConfigState::Valid { config, .. } => return config.clone(),
                 NodeConfigState::Invalid { error, .. } => {
-                    missing = format!("the one that is there can't be used: {error}");
-                    "NodeConfigInvalid"
+                    ("NodeConfigInvalid", format!("the one that is there can't be used: {error}"))
                 }
                 NodeConfigState::Missing => {
-                    missing = format!(
-                        "there is none in the cluster; apply a NodeConfig with the name of this node, {}",
-                        self.name
-                    );
-                    "NodeConfigMissing"
+                    let hint = "apply one with the name of this node";
+                    ("NodeConfigMissing", format!("there is none in the cluster; {hint}, {}", self.name))
+                }
+                NodeConfigState::Unknown => {
+                    let error = self.node_config.health().error.unwrap_or_default();
+                    ("ApiServerAway", format!("the API server has not answered: {error}"))
                 }
             };
-            tracing::warn!(node = %self.name, reason = missing, "waiting for the NodeConfig");
+            self.teller.tell(&state, None, Vec::new());
             let message = format!("NodeConfig {}: {missing}", self.name);
+            if let Some(config) = remembered {
+                tracing::warn!(reason = message, "starting with the NodeConfig that was in force last");
+                return config;
+            }
+            tracing::warn!(reason = message, "waiting for the NodeConfig");
             readiness.send_replace(Readiness::waiting_for(message.clone()));
             self.node.publish(Condition { ready: false, reason: reason.to_owned(), message });
-            self.tell(&state, &Ok(()), Vec::new());
+            patience = REMINDER;
         }
     }
 
     /// Says that the node is ready, then puts each change of the NodeConfig in force and tells
     /// the cluster how it is, for ever.
-    pub(super) async fn follow(mut self, handler: Arc<Handler>) {
+    pub(super) async fn follow(mut self, handler: Arc<Handler>, bird: Option<watch::Receiver<BirdStatus>>) {
         self.node.publish(Condition {
             ready: true,
             reason: "FlockReady".to_owned(),
             message: "flock-agent gives pods their addresses and routes".to_owned(),
         });
+        self.remembered.write(&handler.node_config()).await;
         let mut state = self.node_config.current();
-        let mut in_force = Ok(());
+        // What is not in force yet, or only half, also if the NodeConfig can't be used any more.
+        let mut due: Option<NodeConfig> = None;
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.remembered.write(&handler.node_config()).await;
         loop {
             if let NodeConfigState::Valid { config, .. } = &state
-                && (*config != handler.node_config() || in_force.is_err())
+                && (due.is_some() || *config != handler.node_config())
             {
-                in_force = put_in_force(&handler, config).await;
-                self.remembered.write(&handler.node_config()).await;
+                due = Some(config.clone());
             }
-            let usage = handler.usage().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the addresses can't be counted");
-                Vec::new()
-            });
-            self.tell(&state, &in_force, usage);
+            let failed = match &due {
+                Some(config) => self.put_in_force(&handler, config).await.err(),
+                None => None,
+            };
+            if failed.is_none() {
+                due = None;
+            }
+            let problem = failed.map(Problem::not_in_force).or_else(|| unannounced(bird.as_ref()));
+            let usage = usage(&handler).await;
+            self.teller.tell(&state, problem, usage);
             tokio::select! {
                 changed = self.node_config.changed() => {
                     state = changed;
@@ -164,48 +162,45 @@ impl Membership {
         }
     }
 
-    /// The status of the NodeConfig, and an Event where something is wrong. What was said
-    /// already is not written again.
-    fn tell(&self, state: &NodeConfigState, in_force: &Result<(), String>, usage: Vec<Usage>) {
-        let (uid, generation, problem) = match state {
-            NodeConfigState::Unknown | NodeConfigState::Missing => return,
-            NodeConfigState::Valid { uid, generation, .. } => {
-                let problem = in_force.as_ref().err().map(|error| ("NotInForce", error.clone()));
-                (uid, *generation, problem)
+    /// The error in words for the status; the log has it too.
+    async fn put_in_force(&self, handler: &Handler, config: &NodeConfig) -> Result<(), String> {
+        let done = handler.reconfigure(config.clone()).await;
+        self.remembered.write(&handler.node_config()).await;
+        match done {
+            Ok(()) => {
+                tracing::info!("the changed NodeConfig is in force");
+                Ok(())
             }
-            NodeConfigState::Invalid { uid, generation, error } => {
-                (uid, *generation, Some(("Invalid", error.problems.join("; "))))
+            Err(error) => {
+                tracing::error!(%error, "the changed NodeConfig can't be put in force; trying again");
+                Err(error.to_string())
             }
-        };
-        let readiness = match &problem {
-            Some((reason, message)) => {
-                Condition { ready: false, reason: (*reason).to_owned(), message: message.clone() }
-            }
-            None => Condition {
-                ready: true,
-                reason: "InForce".to_owned(),
-                message: "new pods of the node get their addresses by this NodeConfig".to_owned(),
-            },
-        };
-        self.status.publish(Status { uid: uid.clone(), generation, readiness, usage });
-        if let Some((reason, message)) = problem {
-            self.events.node_config(&self.name, uid, Event { severity: Severity::Warning, reason, message });
         }
+    }
+
+    /// Says why the node does not become ready, before the agent ends.
+    pub(super) async fn last_words(mut self, error: &AgentError) {
+        let message = error.to_string();
+        let state = self.node_config.current();
+        self.teller.tell(&state, Some(Problem::not_in_force(message.clone())), Vec::new());
+        self.node.publish(Condition { ready: false, reason: "AgentFailed".to_owned(), message });
+        sleep(LAST_WORDS).await;
     }
 }
 
-/// The error in words for the status; the log has it too.
-async fn put_in_force(handler: &Handler, config: &NodeConfig) -> Result<(), String> {
-    match handler.reconfigure(config.clone()).await {
-        Ok(()) => {
-            tracing::info!("the changed NodeConfig is in force");
-            Ok(())
-        }
-        Err(error) => {
-            tracing::error!(%error, "the changed NodeConfig can't be put in force; trying again");
-            Err(error.to_string())
-        }
+/// What keeps the network from hearing of the node.
+fn unannounced(bird: Option<&watch::Receiver<BirdStatus>>) -> Option<Problem> {
+    match &*bird?.borrow() {
+        BirdStatus::Failed { error, .. } => Some(Problem::not_announced(error)),
+        BirdStatus::Idle | BirdStatus::Pending { .. } | BirdStatus::Applied { .. } => None,
     }
+}
+
+async fn usage(handler: &Handler) -> Vec<Usage> {
+    handler.usage().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the addresses can't be counted");
+        Vec::new()
+    })
 }
 
 fn log(state: &NodeConfigState) {
@@ -214,7 +209,7 @@ fn log(state: &NodeConfigState) {
             tracing::error!(%error, "the NodeConfig can't be used; what was in force stays");
         }
         NodeConfigState::Missing => {
-            tracing::warn!("the NodeConfig was deleted; what it said stays in force until the agent ends");
+            tracing::warn!("the NodeConfig was deleted; what it said stays in force");
         }
         NodeConfigState::Valid { .. } | NodeConfigState::Unknown => {}
     }

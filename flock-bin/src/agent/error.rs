@@ -41,17 +41,6 @@ pub enum AgentError {
         /// The system's answer.
         reason: io::Error,
     },
-    /// The NodeConfig did not appear in the cluster.
-    #[error(
-        "no NodeConfig {node} after {} s: {reason}",
-        NODE_CONFIG_WAIT.as_secs()
-    )]
-    NoNodeConfigObject {
-        /// Whose.
-        node: NodeName,
-        /// What is there instead, and what to do.
-        reason: String,
-    },
     /// The NodeConfig can't be used.
     #[error(transparent)]
     NodeConfig(#[from] NodeConfigError),

@@ -164,6 +164,11 @@ impl Metrics {
         self.state.watch(watch, Box::new(count));
     }
 
+    /// Where to read how many Events were left out. Must return at once. Only the first call counts.
+    pub fn events_dropped(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.state.events_dropped(Box::new(count));
+    }
+
     /// Everything, as text. Fails if a part can't be written, which is a defect.
     pub async fn scrape(&self, format: Format) -> Result<String, fmt::Error> {
         self.state.refresh().await;

@@ -8,27 +8,39 @@ use flock_core::frame::{Request, Response};
 use flock_core::name::PodKey;
 use flock_core::server::Service;
 use flock_k8s::events::{Event, Events, Severity};
+use tokio::sync::watch;
+
+use crate::agent::readiness::Readiness;
 
 /// What went wrong, in the word that programs look for.
 const REASON: &str = "FailedAttach";
 
 /// Passes requests on; an ADD that fails for a pod is an Event of that pod. Nothing waits for that.
+///
+/// That the node is not ready yet is no Event of each of its pods: the node says so, and the
+/// kubelet tells the pods.
 #[derive(Debug)]
 pub(super) struct ReportingService {
     inner: Arc<dyn Service>,
     events: Events,
+    readiness: watch::Receiver<Readiness>,
 }
 
 impl ReportingService {
-    pub(super) fn new(inner: Arc<dyn Service>, events: Events) -> Self {
-        Self { inner, events }
+    pub(super) fn new(
+        inner: Arc<dyn Service>,
+        events: Events,
+        readiness: watch::Receiver<Readiness>,
+    ) -> Self {
+        Self { inner, events, readiness }
     }
 }
 
 #[async_trait]
 impl Service for ReportingService {
     async fn call(&self, request: Request) -> Response {
-        let pod = pod_to_tell(&request);
+        let is_ready = *self.readiness.borrow() == Readiness::Ready;
+        let pod = pod_to_tell(&request).filter(|_| is_ready);
         let response = self.inner.call(request).await;
         if let (Some((pod, uid)), Response::Error(error)) = (pod, &response) {
             self.events.pod(&pod, uid.as_deref(), event(error));

@@ -37,7 +37,8 @@ impl<T: Ipam + ?Sized> Ipam for Metered<T> {
     }
 
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
-        self.measure(Step::Allocation, self.inner.usage()).await
+        // Asked for by those who show it: no step of anything.
+        self.inner.usage().await
     }
 }
 

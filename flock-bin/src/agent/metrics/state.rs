@@ -36,6 +36,7 @@ pub(super) struct State {
     bird: OnceLock<BirdCounts>,
     pods: OnceLock<Count>,
     node_config: OnceLock<Count>,
+    events_dropped: OnceLock<Count>,
     backends: OnceLock<(Arc<dyn Ipam>, Arc<dyn Store>)>,
     /// When `counts` was asked for. Held while that is done, so that scrapes wait for each
     /// other and do not ask twice.
@@ -58,6 +59,7 @@ impl State {
             bird: OnceLock::new(),
             pods: OnceLock::new(),
             node_config: OnceLock::new(),
+            events_dropped: OnceLock::new(),
             backends: OnceLock::new(),
             asked: tokio::sync::Mutex::new(None),
             counts: Mutex::default(),
@@ -79,6 +81,10 @@ impl State {
 
     pub(super) fn watch(&self, watch: Watch, count: Count) {
         let _ = self.restarts(watch).set(count);
+    }
+
+    pub(super) fn events_dropped(&self, count: Count) {
+        let _ = self.events_dropped.set(count);
     }
 
     fn restarts(&self, watch: Watch) -> &OnceLock<Count> {
@@ -140,7 +146,8 @@ impl Collector for State {
         self.encode_start(encoder)?;
         self.encode_counts(encoder)?;
         self.encode_bird(encoder)?;
-        self.encode_watches(encoder)
+        self.encode_watches(encoder)?;
+        self.encode_events(encoder)
     }
 }
 
@@ -193,6 +200,13 @@ impl State {
         });
         let help = "How often a watch on the API server had to begin anew.";
         counters(encoder, "watch_restarts", help, values)
+    }
+
+    fn encode_events(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Some(dropped) = self.events_dropped.get().map(|count| count()) else { return Ok(()) };
+        let help = "Events of pods and NodeConfigs that were left out.";
+        let encoder = encoder.encode_descriptor("events_dropped", help, None, MetricType::Counter)?;
+        ConstCounter::new(dropped).encode(encoder)
     }
 }
 
