@@ -32,7 +32,7 @@ impl Agent {
     }
 
     async fn with_limits(limits: Limits) -> Self {
-        let server = HttpServer::bind("[::1]:0".parse().unwrap()).await.unwrap().with_limits(limits);
+        let server = HttpServer::bind("[::1]:0".parse().unwrap()).unwrap().with_limits(limits);
         let address = server.address().unwrap();
         let (readiness, receiver) = watch::channel(Readiness::waiting_for("NodeConfig host001"));
         let notes = Arc::new(Mutex::new(Vec::new()));
@@ -185,17 +185,46 @@ async fn garbage_ends_the_connection_and_nothing_else() {
 
 #[tokio::test]
 async fn clients_that_say_nothing_make_room_for_others() {
-    let limits = Limits { connections: 2, connection: Duration::from_millis(200), ..Limits::default() };
+    let limits = Limits { local: 2, request: Duration::from_millis(200), ..Limits::default() };
     let agent = Agent::with_limits(limits).await;
     let mut silent = [agent.connect().await, agent.connect().await];
     // Half a request is none.
     silent[1].write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
-    let answer = timeout(AT_MOST, agent.get("/healthz")).await.expect("no room was made");
-    assert_eq!(answer.status(), "200");
-    for mut stream in silent {
-        let mut rest = Vec::new();
-        timeout(AT_MOST, stream.read_to_end(&mut rest)).await.expect("the connection stays open").unwrap();
-        assert_eq!(rest, b"");
+    // One too many is sent away at once.
+    assert_eq!(rest(agent.connect().await).await, b"");
+    for stream in silent {
+        assert_eq!(rest(stream).await, b"");
+    }
+    let answer = async {
+        loop {
+            let mut stream = agent.connect().await;
+            let _ = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+            let answer = rest(stream).await;
+            // Their connections end a moment before their room is free.
+            if !answer.is_empty() {
+                break String::from_utf8(answer).unwrap();
+            }
+        }
+    };
+    let answer = timeout(AT_MOST, answer).await.expect("no room was made");
+    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_lasts_no_longer_than_it_may() {
+    let limits = Limits { request: AT_MOST, connection: Duration::from_millis(200), ..Limits::default() };
+    let agent = Agent::with_limits(limits).await;
+    let mut stream = agent.connect().await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(rest(stream).await, b"");
+}
+
+/// What comes until the server closes the connection.
+async fn rest(mut stream: TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    match timeout(AT_MOST, stream.read_to_end(&mut rest)).await.expect("the connection stays open") {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("{error}"),
+        _ => rest,
     }
 }
 
@@ -214,7 +243,7 @@ async fn a_shutdown_does_not_wait_for_clients_that_say_nothing() {
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let agent = Agent::start().await;
-    let error = HttpServer::bind(agent.address).await.unwrap_err().to_string();
+    let error = HttpServer::bind(agent.address).unwrap_err().to_string();
     let expected = format!("can't listen on {} for /metrics, /healthz and /readyz: ", agent.address);
     assert!(error.starts_with(&expected), "{error}");
     assert!(error.ends_with("choose another --http-address"), "{error}");

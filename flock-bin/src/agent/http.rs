@@ -1,8 +1,11 @@
 //! The agent as seen over HTTP: `/metrics`, `/healthz` and `/readyz`.
 //!
-//! Guarantees: a connection carries one request and lasts no longer than
-//! [`Limits::connection`], whatever the client does; no more than [`Limits::connections`]
-//! are open at once, further ones wait to be accepted.
+//! Guarantees: a connection carries one request, which must have come within
+//! [`Limits::request`], and lasts no longer than [`Limits::connection`], whatever the
+//! client does. No more than [`Limits::remote`] and [`Limits::local`] of them are open at
+//! once; further ones are closed at once, so that nobody waits behind them. Those of this
+//! machine have room of their own: kubelet's probes are among them, and any pod can reach
+//! this port.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,14 +20,18 @@ use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::agent::metrics::{Format, Metrics};
 use crate::agent::readiness::Readiness;
+
+mod slots;
+
+use self::slots::Slots;
 
 /// What there is to be seen.
 #[derive(Clone)]
@@ -70,8 +77,12 @@ fn hint(source: &io::Error) -> &'static str {
 /// What bounds the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How many connections are open at once.
-    pub connections: usize,
+    /// How many connections from elsewhere are open at once.
+    pub remote: usize,
+    /// How many connections over the loopback interface are open at once.
+    pub local: usize,
+    /// How long a request may take to come, from being accepted.
+    pub request: Duration,
     /// How long a connection may last in all, from being accepted to the last byte.
     pub connection: Duration,
     /// How long requests at work are waited for after the shutdown began.
@@ -81,9 +92,18 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         // A scrape is 20 kB and takes milliseconds; kubelet and a few scrapers are all that come.
-        Self { connections: 32, connection: Duration::from_secs(10), drain: Duration::from_secs(2) }
+        Self {
+            remote: 32,
+            local: 8,
+            request: Duration::from_secs(1),
+            connection: Duration::from_secs(10),
+            drain: Duration::from_secs(2),
+        }
     }
 }
+
+/// How many clients the kernel queues.
+const BACKLOG: u32 = 1024;
 
 /// A server that listens and does not answer yet.
 #[derive(Debug)]
@@ -93,9 +113,9 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Listens on `address`. From here on clients are queued.
-    pub async fn bind(address: SocketAddr) -> Result<Self, ListenError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| ListenError { address, source })?;
+    /// Listens on `address`, on `[::]` for IPv4 too. From here on clients are queued.
+    pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
+        let listener = listen(address).map_err(|source| ListenError { address, source })?;
         Ok(Self { listener, limits: Limits::default() })
     }
 
@@ -114,7 +134,7 @@ impl HttpServer {
     /// work, no longer than [`Limits::drain`].
     pub async fn run(self, endpoints: Endpoints, shutdown: impl Future<Output = ()>) {
         let Self { listener, limits } = self;
-        let slots = Arc::new(Semaphore::new(limits.connections));
+        let slots = Slots::new(limits.remote, limits.local);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
@@ -122,9 +142,10 @@ impl HttpServer {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => {}
-                Some((slot, stream)) = accept(&listener, &slots) => {
-                    connections.spawn(serve(stream, endpoints.clone(), limits.connection, slot));
-                }
+                Some((stream, peer)) = accept(&listener) => match slots.take(peer.ip()) {
+                    Some(slot) => drop(connections.spawn(serve(stream, endpoints.clone(), limits, slot))),
+                    None => tracing::debug!(%peer, "an HTTP client was sent away: too many are here"),
+                },
             }
         }
         drop(listener);
@@ -133,11 +154,23 @@ impl HttpServer {
     }
 }
 
-/// The next client, as soon as there is a slot for it.
-async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(OwnedSemaphorePermit, TcpStream)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // Whatever net.ipv6.bindv6only says: probes ask 127.0.0.1.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn accept(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
     match listener.accept().await {
-        Ok((stream, _)) => Some((slot, stream)),
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             // Too many open files: the next attempt fails as well until one is closed.
             tracing::warn!(%error, "can't accept an HTTP connection");
@@ -147,14 +180,18 @@ async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(Owned
     }
 }
 
-async fn serve(stream: TcpStream, endpoints: Endpoints, limit: Duration, slot: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, endpoints: Endpoints, limits: Limits, slot: OwnedSemaphorePermit) {
     let service = service_fn(|request| answer(request, &endpoints));
     // One request for each connection: an idle one holds no slot.
-    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    match timeout(limit, connection).await {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(limits.connection, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an HTTP client left or was not understood"),
-        Err(_) => tracing::debug!(?limit, "an HTTP client took too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "an HTTP client left, was not understood, or said nothing"),
+        Err(_) => tracing::debug!(limit = ?limits.connection, "an HTTP client took too long"),
     }
     drop(slot);
 }
