@@ -1,0 +1,104 @@
+//! What is read from manifests, and refused.
+
+use super::*;
+
+const FULL: &str = "
+apiVersion: flock.fritzlab.net/v1alpha1
+kind: NodeConfig
+metadata: {name: host001}
+spec:
+  cidr6: 2001:db8:1::/64
+  cidr4: 10.0.1.0/24
+  mtu: 1500
+  bgp:
+    asn: 64512
+    routerId: 192.0.2.1
+    peers:
+    - {name: tor2, address: 192.0.2.254, asn: 64500}
+    - {name: tor1, address: 2001:db8:ffff::1, asn: 64500}
+";
+
+#[test]
+fn a_full_manifest_is_read() {
+    let config = NodeConfig::from_yaml(FULL, "host001.yaml").unwrap();
+    assert_eq!(config.name.as_str(), "host001");
+    assert_eq!(config.cidrs.ipv6.unwrap().to_string(), "2001:db8:1::/64");
+    assert_eq!(config.cidrs.ipv4.unwrap().to_string(), "10.0.1.0/24");
+    assert_eq!(config.mtu, Some(1500));
+    let bgp = config.bgp.unwrap();
+    assert_eq!((bgp.asn, bgp.router_id), (64512, Some(Ipv4Addr::new(192, 0, 2, 1))));
+    assert_eq!(bgp.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["tor1", "tor2"]);
+}
+
+#[test]
+fn a_manifest_made_of_it_is_read_back() {
+    let without_bgp = FULL.split("  mtu").next().unwrap_or_default();
+    for text in [FULL, without_bgp] {
+        let config = NodeConfig::from_yaml(text, "host001.yaml").unwrap();
+        let manifest = Manifest::from(&config);
+        assert_eq!(NodeConfig::from_manifest(&manifest).unwrap(), config);
+        let json = serde_json::to_string(&manifest).unwrap();
+        assert_eq!(NodeConfig::from_yaml(&json, "x").unwrap(), config);
+    }
+}
+
+#[test]
+fn what_the_api_server_adds_to_metadata_is_ignored() {
+    let text = FULL.replace("{name: host001}", "{name: host001, uid: abc, labels: {a: b}}");
+    assert!(NodeConfig::from_yaml(&text, "x").is_ok());
+}
+
+#[test]
+fn contradictions_are_refused_with_the_field_and_what_is_expected() {
+    for (from, to, expected) in [
+        (
+            "flock.fritzlab.net/v1alpha1",
+            "v1",
+            "apiVersion is \"v1\", expected \"flock.fritzlab.net/v1alpha1\"",
+        ),
+        ("kind: NodeConfig", "kind: Node", "kind is \"Node\", expected \"NodeConfig\""),
+        ("name: host001", "name: Host_1", "metadata.name: \"Host_1\" is not a valid node name"),
+        ("2001:db8:1::/64", "10.0.0.0/8", "spec.cidr6 is \"10.0.0.0/8\", expected an IPv6 prefix"),
+        ("2001:db8:1::/64", "2001:db8:1::1/64", "expected 2001:db8:1::/64"),
+        ("2001:db8:1::/64", "fe80::/64", "expected a unicast prefix"),
+        ("10.0.1.0/24", "10.0.1.0/33", "spec.cidr4 is \"10.0.1.0/33\", expected an IPv4 prefix"),
+        ("10.0.1.0/24", "0.0.0.0/0", "which is the default route"),
+        ("10.0.1.0/24", "224.0.0.0/8", "expected a unicast prefix"),
+        ("10.0.1.0/24", "240.0.0.0/8", "expected a unicast prefix"),
+        ("10.0.1.0/24", "0.0.0.0/8", "expected a unicast prefix"),
+        ("2001:db8:1::/64", "::ffff:10.0.0.0/104", "expected a unicast prefix"),
+        ("mtu: 1500", "mtu: 1000", "spec.mtu is 1000, expected 1280 to 65535"),
+        ("asn: 64512", "asn: 0", "spec.bgp.asn is 0, which is reserved"),
+        ("routerId: 192.0.2.1", "routerId: 0.0.0.0", "spec.bgp.routerId is 0.0.0.0"),
+        ("name: tor2", "name: tor1", "spec.bgp.peers[1].name is \"tor1\", which another peer has too"),
+        ("name: tor2", "name: 'a;b'", "spec.bgp.peers[0].name is \"a;b\", expected a letter"),
+        ("192.0.2.254", "2001:db8:ffff::1", "which another peer has too"),
+        ("192.0.2.254", "10.0.1.7", "which is in this node's prefix 10.0.1.0/24"),
+        ("192.0.2.254", "224.0.0.1", "expected the address of a router"),
+    ] {
+        let text = FULL.replace(from, to);
+        assert_ne!(text, FULL, "{from}");
+        let error = NodeConfig::from_yaml(&text, "host001.yaml").unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}\nexpected: {expected}");
+        assert!(error.contains("host001.yaml"), "{error}");
+    }
+}
+
+#[test]
+fn all_problems_are_named_at_once() {
+    let text = FULL.replace("mtu: 1500", "mtu: 1").replace("asn: 64512", "asn: 0");
+    assert_eq!(NodeConfig::from_yaml(&text, "x").unwrap_err().problems.len(), 2);
+}
+
+#[test]
+fn a_node_without_any_prefix_is_refused() {
+    let text = FULL.replace("  cidr6: 2001:db8:1::/64\n", "").replace("  cidr4: 10.0.1.0/24\n", "");
+    let error = NodeConfig::from_yaml(&text, "x").unwrap_err().to_string();
+    assert!(error.contains("sets neither cidr6 nor cidr4"), "{error}");
+}
+
+#[test]
+fn a_misspelt_key_is_not_ignored() {
+    let error = NodeConfig::from_yaml(&FULL.replace("mtu:", "mttu:"), "x").unwrap_err().to_string();
+    assert!(error.contains("mttu"), "{error}");
+}
