@@ -36,6 +36,7 @@ fn objects() -> Vec<Value> {
         "base/rbac.yaml",
         "base/agent.yaml",
         "base/bird.yaml",
+        "overlays/startup-taint/rbac.yaml",
         "uninstall/uninstall.yaml",
     ];
     files.iter().flat_map(|file| documents(&deploy().join(file))).collect()
@@ -94,7 +95,7 @@ fn every_field_is_known() {
 
 #[test]
 fn a_kustomization_names_all_files_beside_it() {
-    for dir in ["base", "example", "overlays/node-label", "uninstall"] {
+    for dir in ["base", "example", "overlays/node-label", "overlays/startup-taint", "uninstall"] {
         let dir = deploy().join(dir);
         let text = fs::read_to_string(dir.join("kustomization.yaml")).unwrap();
         for entry in fs::read_dir(&dir).unwrap() {
@@ -105,40 +106,53 @@ fn a_kustomization_names_all_files_beside_it() {
     }
 }
 
+/// A rule in one line.
+fn rule(rule: &Value) -> String {
+    let words = |key: &str| {
+        let words: Vec<_> = rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        words.join(",")
+    };
+    format!("{}/{}: {}", words("apiGroups"), words("resources"), words("verbs"))
+}
+
 #[test]
 fn the_rights_are_those_that_are_used() {
     let objects = objects();
-    let found: Vec<_> = objects.iter().filter(|object| object["kind"] == "ClusterRole").collect();
-    assert_eq!(found.len(), 1);
-    let rules: Vec<_> = found[0]["rules"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|rule| {
-            let words = |key: &str| {
-                let words: Vec<_> =
-                    rule[key].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-                words.join(",")
-            };
-            format!("{}/{}: {}", words("apiGroups"), words("resources"), words("verbs"))
+    let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+    let roles: BTreeMap<_, Vec<_>> = of_kind("ClusterRole")
+        .map(|role| {
+            let rules = role["rules"].as_array().unwrap();
+            (role["metadata"]["name"].as_str().unwrap(), rules.iter().map(rule).collect())
         })
         .collect();
-    assert_eq!(
-        rules,
-        [
-            "/pods: list,watch",
-            "flock.fritzlab.net/nodeconfigs: list,watch",
-            "flock.fritzlab.net/nodeconfigs/status: patch",
-            "/nodes: get,patch",
-            "/nodes/status: patch",
-            "/events: create,patch",
-        ]
+    let base = [
+        "/pods: list,watch",
+        "flock.fritzlab.net/nodeconfigs: list,watch",
+        "flock.fritzlab.net/nodeconfigs/status: patch",
+        "/nodes: get",
+        "/nodes/status: patch",
+        "/events: create,patch",
+    ];
+    // The second one is only in an overlay.
+    let expected = [("flock-agent", base.to_vec()), ("flock-startup-taint", vec!["/nodes: patch"])];
+    let expected = expected.map(|(name, rules)| (name, rules.into_iter().map(str::to_owned).collect()));
+    assert_eq!(roles, BTreeMap::from(expected));
+    assert!(
+        documents(&deploy().join("base/rbac.yaml"))
+            .iter()
+            .all(|object| object["metadata"]["name"] != "flock-startup-taint")
     );
-    let binding = objects.iter().find(|object| object["kind"] == "ClusterRoleBinding").unwrap();
-    assert_eq!(
-        binding["subjects"],
-        json!([{"kind": "ServiceAccount", "name": "flock-agent", "namespace": "flock-system"}])
-    );
+    let bound: Vec<_> = of_kind("ClusterRoleBinding")
+        .map(|binding| {
+            assert_eq!(
+                binding["subjects"],
+                json!([{"kind": "ServiceAccount", "name": "flock-agent", "namespace": "flock-system"}])
+            );
+            assert_eq!(binding["roleRef"]["name"], binding["metadata"]["name"]);
+            binding["metadata"]["name"].as_str().unwrap()
+        })
+        .collect();
+    assert_eq!(bound, ["flock-agent", "flock-startup-taint"]);
     // Only the agent has a token.
     for set in daemon_sets() {
         let name = set.metadata.name.unwrap();
@@ -185,26 +199,56 @@ fn containers_are_confined() {
     assert_eq!(capabilities, BTreeMap::from(expected));
 }
 
+/// What a container has of the host, by where it sees it.
+fn mounted(set: &DaemonSet) -> BTreeMap<String, BTreeMap<String, String>> {
+    let pod = set.spec.as_ref().unwrap().template.spec.clone().unwrap();
+    let volumes = pod.volumes.unwrap().into_iter();
+    let hosts: BTreeMap<_, _> =
+        volumes.filter_map(|volume| Some((volume.name, volume.host_path?.path))).collect();
+    let containers = pod.containers.into_iter().chain(pod.init_containers.unwrap_or_default());
+    let mounts = containers.map(|container| {
+        let mounts = container.volume_mounts.unwrap_or_default().into_iter();
+        let mounts = mounts.filter_map(|mount| Some((mount.mount_path, hosts.get(&mount.name)?.clone())));
+        (container.name, mounts.collect())
+    });
+    mounts.collect()
+}
+
+fn daemon_set(name: &str) -> DaemonSet {
+    daemon_sets().into_iter().find(|set| set.metadata.name.as_deref() == Some(name)).unwrap()
+}
+
 /// Two containers that are to meet in a directory mount the same one.
 #[test]
 fn paths_are_those_that_the_programs_take_by_default() {
     for set in daemon_sets() {
-        let name = set.metadata.name.unwrap();
-        let pod = set.spec.unwrap().template.spec.unwrap();
-        let hosts: BTreeMap<_, _> = pod
-            .volumes
-            .unwrap()
-            .into_iter()
-            .filter_map(|volume| Some((volume.name, volume.host_path?.path)))
-            .collect();
-        for container in pod.containers.into_iter().chain(pod.init_containers.unwrap_or_default()) {
-            for mount in container.volume_mounts.unwrap_or_default() {
-                let Some(host) = hosts.get(&mount.name) else { continue };
-                let inside = mount.mount_path.strip_prefix("/host").unwrap_or(&mount.mount_path);
-                assert_eq!(inside, host, "{name}/{}", container.name);
+        let name = set.metadata.name.clone().unwrap();
+        for (container, mounts) in mounted(&set) {
+            for (inside, host) in mounts {
+                let expected = match (&*container, &*inside) {
+                    // What it parses comes from the network: it has nothing of the agent's.
+                    ("bird" | "bird-config", "/run/flock") => "/run/flock/bird",
+                    _ => inside.strip_prefix("/host").unwrap_or(&inside),
+                };
+                assert_eq!(host, expected, "{inside} of {name}/{container}");
             }
         }
     }
+}
+
+#[test]
+fn bird_has_its_own_directories_and_the_agent_finds_its_socket_there() {
+    let bird = &mounted(&daemon_set("flock-bird"))["bird"];
+    let expected = [("/etc/flock/bird", "/etc/flock/bird"), ("/run/flock", "/run/flock/bird")];
+    let expected = expected.map(|(inside, host)| (inside.to_owned(), host.to_owned()));
+    assert_eq!(*bird, BTreeMap::from(expected));
+
+    let agent = daemon_set("flock-agent");
+    assert_eq!(mounted(&agent)["agent"]["/run/flock"], "/run/flock");
+    let arguments = agent.spec.unwrap().template.spec.unwrap().containers.remove(0).args.unwrap();
+    let socket = format!("--bird-socket={}/bird.ctl", bird["/run/flock"]);
+    assert!(arguments.contains(&socket), "{arguments:?} without {socket}");
+    assert!(script("bird", &[]).contains(" -s /run/flock/bird.ctl"));
 }
 
 /// A container's script, with `dirs` in place of what it has mounted.
