@@ -5,8 +5,8 @@
 #   make image                          flock:dev
 #   make image IMAGE=registry/flock:1   another name
 
-ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
-ARG BASE_IMAGE=docker.io/library/debian:bookworm-slim
+ARG RUST_IMAGE=rust:1.95-slim-bookworm
+ARG BASE_IMAGE=debian:bookworm-slim
 
 FROM ${RUST_IMAGE} AS builder
 WORKDIR /src
