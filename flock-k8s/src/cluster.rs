@@ -7,10 +7,9 @@ use std::time::Duration;
 use flock_core::annotations;
 use flock_core::name::NodeName;
 use kube::Client;
-use kube::client::ClientBuilder;
 use kube::config::{Config, InClusterError, KubeConfigOptions, KubeconfigError};
-use tower::timeout::TimeoutLayer;
 
+use crate::deadline::with_deadline;
 use crate::events::Events;
 use crate::node::NodeWriter;
 use crate::node_config::{NodeConfigWatch, StatusWriter};
@@ -18,8 +17,6 @@ use crate::pods::KubePods;
 
 /// An address that nobody answers from is given up after this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take until an answer begins.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The API server, as seen by the agent of one node.
 ///
@@ -66,20 +63,21 @@ impl Cluster {
         Self::configured(config, node)
     }
 
-    /// As `config` says, but for how patient the client is.
+    /// As `config` says, but for how patient the client is. Must be called within a tokio runtime.
     pub fn configured(mut config: Config, node: NodeName) -> Result<Self, ClusterError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         // The client's own way is to try again for minutes and to say nothing meanwhile.
         config.default_retry = false;
-        let client = ClientBuilder::try_from(config).map_err(ClusterError::Client)?;
-        Ok(Self::new(client.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build(), node))
+        Ok(Self::new(Client::try_from(config).map_err(ClusterError::Client)?, node))
     }
 
     /// With a client that is there already. It should not repeat requests by itself
-    /// ([`Config::default_retry`]), so that whoever waits is told what the API server says, and
-    /// give up on an answer that does not begin.
+    /// ([`Config::default_retry`]), so that whoever waits is told what the API server says. An
+    /// answer that is not there in time is given up, whatever the client does.
+    ///
+    /// Must be called within a tokio runtime.
     pub fn new(client: Client, node: NodeName) -> Self {
-        Self { client, node }
+        Self { client: with_deadline(client), node }
     }
 
     /// The pods of this node, with their annotations of Flock and no others.

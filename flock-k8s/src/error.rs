@@ -2,8 +2,6 @@
 
 use std::error::Error;
 
-use tower::timeout::error::Elapsed;
-
 /// An answer of the API server is its message; anything else is an error and all its causes.
 pub(crate) fn words(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
@@ -11,9 +9,6 @@ pub(crate) fn words(error: &kube::Error) -> String {
         return format!("the API server answers {} {said:?}", status.code);
     }
     let outermost: &dyn Error = match error {
-        kube::Error::Service(error) if error.is::<Elapsed>() => {
-            return "the API server has not answered in time".to_owned();
-        }
         // "ServiceError" says nothing.
         kube::Error::Service(error) => error.as_ref(),
         error => error,
@@ -50,12 +45,6 @@ mod tests {
     fn an_answer_without_a_message_is_its_reason() {
         let status = Status::failure("", "Expired").with_code(410);
         assert_eq!(words(&kube::Error::Api(status.boxed())), r#"the API server answers 410 "Expired""#);
-    }
-
-    #[test]
-    fn silence_is_called_silence() {
-        let error = kube::Error::Service(Box::new(Elapsed::new()));
-        assert_eq!(words(&error), "the API server has not answered in time");
     }
 
     #[test]

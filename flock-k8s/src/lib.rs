@@ -72,6 +72,7 @@
 
 mod backoff;
 mod cluster;
+mod deadline;
 mod error;
 pub mod events;
 pub mod node;

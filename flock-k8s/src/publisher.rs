@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::backoff::Backoff;
 use crate::error::words;
 use crate::task::Task;
-
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(15);
 
 /// Where it is written.
 #[async_trait]
@@ -89,24 +86,23 @@ async fn run<T: Target>(
         }
         sleep_until(earliest).await;
         let Some(last) = value.borrow_and_update().clone() else { continue };
-        let outcome = timeout(ATTEMPT, target.write(&last)).await;
+        let outcome = target.write(&last).await;
         earliest = Instant::now() + pace.least;
         due = pace.again.map(|again| Instant::now() + again);
         let error = match outcome {
-            Ok(Ok(())) => {
+            Ok(()) => {
                 if std::mem::take(&mut failing) {
                     tracing::info!("the {what} is written, after earlier attempts failed");
                 }
                 backoff.reset();
                 continue;
             }
-            Ok(Err(WriteError::Outdated(reason))) => {
+            Err(WriteError::Outdated(reason)) => {
                 tracing::debug!(reason, "the {what} is not written");
                 backoff.reset();
                 continue;
             }
-            Ok(Err(WriteError::Failed(error))) => words(&error),
-            Err(_) => format!("the API server said nothing for {} s", ATTEMPT.as_secs()),
+            Err(WriteError::Failed(error)) => words(&error),
         };
         if std::mem::replace(&mut failing, true) {
             tracing::debug!(error, "the {what} still can't be written");

@@ -1,35 +1,40 @@
 //! A list and a watch that goes on whatever happens: [`run`].
 //!
-//! The protocol is that of kube's watcher: a list, a watch from its version on, bookmarks, a
-//! new list where the API server no longer knows that version (410), an end of connections that
-//! have gone dead. What is added here is when to begin anew, and that others can see how it
-//! is ([`Link`]): after any failure everything is listed again, which tells at once that
-//! the API server is heard again, also where nothing has changed.
+//! The protocol is that of kube's watcher: a list, a watch from its version on, bookmarks, the
+//! next watch where the last one ended or failed, an end of connections that have gone dead. What
+//! is added here:
+//!
+//! - Pauses: after a failure ([`Backoff`]), and before a watch where the last one ended at once.
+//! - A list that is as recent as can be, where the API server no longer has the version
+//!   that a watch would go on from (410): kube's watcher would list as it did the first time, which
+//!   here may be older than what was seen already.
+//! - How it is, for others ([`Link`]).
 
 mod link;
+mod opening;
 
 use std::fmt::Debug;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use kube::core::ApiResource;
+use kube::core::{ApiResource, Status};
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::backoff::Backoff;
 use crate::error::words;
 pub use link::WatchHealth;
 pub(crate) use link::{Link, State};
+use opening::opener;
 
 /// How long one watch lasts, in seconds. A connection whose other end is gone without a word
 /// is noticed after this time, so it is short; resuming costs the API server a look into
 /// its cache.
 const WATCH_SECONDS: u32 = 60;
-/// How long a list may take.
-const LIST_TIMEOUT: Duration = Duration::from_secs(15);
+/// A watch that stood for so long has shown that the API server works.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// Who is told of the objects.
 pub(crate) trait Sink: Send + 'static {
@@ -61,60 +66,60 @@ pub(crate) struct Scope {
 
 /// Tells `sink` of the objects in `scope`, for ever.
 pub(crate) async fn run<S: Sink>(client: Client, scope: Scope, mut sink: S, link: Link) {
-    let api = Api::<S::Object>::all_with(client, &scope.resource);
-    let recent = Config::default().fields(&scope.fields).timeout(WATCH_SECONDS);
-    // Without pages: the API server makes those from its database, not from its cache.
-    let cached = Config { page_size: None, ..recent.clone() }.any_semantic();
-    let mut config = if scope.first_from_cache { cached } else { recent.clone() };
+    let api = Api::<S::Object>::all_with(opener(client, link.clone()), &scope.resource);
+    // Without pages: those come from the API server's database, where a whole list may come from its
+    // cache; from Kubernetes 1.31 on also one that is as recent as can be.
+    let recent = Config { page_size: None, ..Config::default().fields(&scope.fields).timeout(WATCH_SECONDS) };
+    let first = if scope.first_from_cache { recent.clone().any_semantic() } else { recent.clone() };
+    let mut events = watcher(api.clone(), first).boxed();
+    let mut listed = Vec::new();
     let mut backoff = Backoff::new();
-    loop {
-        let failure = follow(api.clone(), config.clone(), &mut sink, &link, &mut backoff).await;
-        if link.health().synced {
-            config = recent.clone();
+    // It has no end.
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => listed.push(object),
+            Ok(Event::InitDone) => {
+                sink.replace(std::mem::take(&mut listed));
+                link.listed();
+            }
+            Ok(Event::Apply(object)) => sink.apply(object),
+            Ok(Event::Delete(object)) => sink.delete(object),
+            Err(error) => {
+                if link.failed(&scope.what, failure(&error)) >= STABLE {
+                    backoff.reset();
+                }
+                if is_out_of_place(&error) {
+                    events = watcher(api.clone(), recent.clone()).boxed();
+                }
+                sleep(backoff.pause()).await;
+            }
         }
-        link.failed(&scope.what, failure);
-        sleep(backoff.pause()).await;
     }
 }
 
-/// Lists and watches until something fails, and says what, in words.
-async fn follow<S: Sink>(
-    api: Api<S::Object>,
-    config: Config,
-    sink: &mut S,
-    link: &Link,
-    backoff: &mut Backoff,
-) -> String {
-    let mut events = pin!(watcher(api, config));
-    let mut listed = Vec::new();
-    let mut listing = true;
-    loop {
-        let event = if listing {
-            let Ok(event) = timeout(LIST_TIMEOUT, events.next()).await else {
-                return format!("the API server has not answered a list within {} s", LIST_TIMEOUT.as_secs());
-            };
-            event
-        } else {
-            events.next().await
-        };
-        match event {
-            Some(Ok(Event::Init)) => {
-                listed.clear();
-                listing = true;
-            }
-            Some(Ok(Event::InitApply(object))) => listed.push(object),
-            Some(Ok(Event::InitDone)) => {
-                sink.replace(std::mem::take(&mut listed));
-                listing = false;
-                backoff.reset();
-                link.established();
-            }
-            Some(Ok(Event::Apply(object))) => sink.apply(object),
-            Some(Ok(Event::Delete(object))) => sink.delete(object),
-            Some(Err(error)) => return failure(&error),
-            None => return "the watch has come to its end".to_owned(),
-        }
+/// Whether a watch can't go on from where it was without passing something over.
+fn is_out_of_place(error: &watcher::Error) -> bool {
+    use watcher::Error;
+    match error {
+        // What could not be read is not sent again.
+        Error::WatchFailed(kube::Error::SerdeError(_)) | Error::NoResourceVersion => true,
+        Error::InitialListFailed(kube::Error::Api(status))
+        | Error::WatchStartFailed(kube::Error::Api(status))
+        | Error::WatchFailed(kube::Error::Api(status))
+        | Error::WatchError(status) => is_version_gone(status),
+        _ => false,
     }
+}
+
+/// Whether the API server does not have the version that was asked for any more, or not yet.
+fn is_version_gone(status: &Status) -> bool {
+    let too_large = status
+        .details
+        .as_ref()
+        .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "ResourceVersionTooLarge"));
+    // Kubernetes 1.17 has it in the message only.
+    status.code == 410 || too_large || status.message.contains("Too large resource version")
 }
 
 fn failure(error: &watcher::Error) -> String {

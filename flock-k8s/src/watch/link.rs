@@ -14,7 +14,7 @@ pub struct WatchHealth {
     pub synced: bool,
     /// Whether the watch stands, so that changes come.
     pub connected: bool,
-    /// How often the watch, or the list before it, failed and was begun anew. The end that
+    /// How often the watch, or the list before it, failed and was tried again. The end that
     /// each watch comes to after about a minute is no failure.
     pub restarts: u64,
     /// For how long it has been failing.
@@ -31,7 +31,8 @@ pub(crate) struct Link(Arc<watch::Sender<State>>);
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     pub(crate) synced: bool,
-    pub(crate) connected: bool,
+    /// Since when the watch stands, or one after the other.
+    connected: Option<Instant>,
     restarts: u64,
     pub(crate) failing: Option<Failing>,
 }
@@ -53,26 +54,33 @@ impl Failing {
 impl Link {
     /// Not connected yet.
     pub(crate) fn new() -> Self {
-        let state = State { synced: false, connected: false, restarts: 0, failing: None };
+        let state = State { synced: false, connected: None, restarts: 0, failing: None };
         Self(Arc::new(watch::Sender::new(state)))
     }
 
-    /// Everything was listed, and is watched from here on.
+    /// Everything was listed; no watch yet.
+    pub(super) fn listed(&self) {
+        self.0.send_if_modified(|state| !std::mem::replace(&mut state.synced, true));
+    }
+
+    /// A watch stands. It may have nothing to say for as long as it lasts.
     pub(super) fn established(&self) {
-        self.0.send_modify(|state| {
+        self.0.send_if_modified(|state| {
             if let Some(failing) = state.failing.take() {
                 let seconds = failing.since.elapsed().as_secs();
                 tracing::info!(after_s = seconds, "the API server is heard again");
             }
-            state.synced = true;
-            state.connected = true;
+            let news = state.connected.is_none();
+            state.connected.get_or_insert_with(Instant::now);
+            news
         });
     }
 
-    /// It could not be made, or broke. Said once, until it stands again.
-    pub(super) fn failed(&self, what: &str, error: String) {
+    /// It could not be made, or broke. Said once, until it stands again. Says for how long it stood.
+    pub(super) fn failed(&self, what: &str, error: String) -> Duration {
+        let mut stood = Duration::ZERO;
         self.0.send_modify(|state| {
-            state.connected = false;
+            stood = state.connected.take().map_or(stood, |since| since.elapsed());
             state.restarts += 1;
             let error: Arc<str> = error.into();
             if let Some(failing) = &mut state.failing {
@@ -83,6 +91,7 @@ impl Link {
                 state.failing = Some(Failing { since: Instant::now(), error });
             }
         });
+        stood
     }
 
     /// For waiting.
@@ -95,7 +104,7 @@ impl Link {
         let state = self.0.borrow();
         WatchHealth {
             synced: state.synced,
-            connected: state.connected,
+            connected: state.connected.is_some(),
             restarts: state.restarts,
             failing_for: state.failing.as_ref().map(|failing| failing.since.elapsed()),
             error: state.failing.as_ref().map(|failing| failing.error.to_string()),

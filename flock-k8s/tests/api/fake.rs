@@ -22,7 +22,6 @@ use kube::client::Body;
 use kube::{Client, client};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tower::timeout::Timeout;
 
 use self::store::Store;
 use self::watches::Watches;
@@ -89,6 +88,8 @@ pub enum Mode {
     Silent,
     /// Everything is answered with this code.
     Failing(u16),
+    /// Everything is answered with this code, and a body that begins and does not end.
+    Unfinished(u16),
 }
 
 pub type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
@@ -112,8 +113,7 @@ impl FakeApi {
             let api = api.clone();
             async move { api.answer(request).await }
         });
-        // As the client is patient that the agent makes for itself.
-        Client::new(Timeout::new(service, Duration::from_secs(15)), "default")
+        Client::new(service, "default")
     }
 
     /// As the agent of node host001.
@@ -166,6 +166,11 @@ impl FakeApi {
             let event = state.store.delete(collection, namespace, name);
             state.watches.tell(&event);
         });
+    }
+
+    /// What is sent next to all watches arrives in pieces that make no sense.
+    pub fn garble_next(&self) {
+        self.change(|state| state.watches.garble_next());
     }
 
     /// Sends the current version to all watches.
@@ -263,6 +268,10 @@ impl State {
             Mode::Away => Some(Err(io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused"))),
             Mode::Silent => None,
             Mode::Failing(code) => Some(Ok(failure(code, "it is broken"))),
+            Mode::Unfinished(code) => {
+                let begun = stream::iter([Ok(Frame::data("{".into()))]).chain(stream::pending());
+                Some(Ok(answer(code, begun.boxed())))
+            }
         }
     }
 

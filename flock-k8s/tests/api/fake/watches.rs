@@ -22,6 +22,7 @@ struct Watch {
     fields: String,
     events: mpsc::UnboundedSender<io::Result<Frame<Bytes>>>,
     muted: Arc<AtomicBool>,
+    garbled: AtomicBool,
 }
 
 impl Watches {
@@ -43,6 +44,7 @@ impl Watches {
             fields: fields.to_owned(),
             events,
             muted: Arc::clone(&muted),
+            garbled: AtomicBool::new(false),
         });
         let events = stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|event| (event, receiver))
@@ -72,6 +74,12 @@ impl Watches {
         }
     }
 
+    pub fn garble_next(&self) {
+        for watch in &self.0 {
+            watch.garbled.store(true, Ordering::SeqCst);
+        }
+    }
+
     pub fn break_off(&mut self) {
         for watch in self.0.drain(..) {
             watch.send(Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer")));
@@ -90,7 +98,10 @@ impl Watches {
 }
 
 impl Watch {
-    fn send(&self, event: io::Result<Frame<Bytes>>) {
+    fn send(&self, mut event: io::Result<Frame<Bytes>>) {
+        if self.garbled.swap(false, Ordering::SeqCst) {
+            event = Ok(Frame::data("nonsense\n".into()));
+        }
         if !self.muted.load(Ordering::SeqCst) {
             // The client may have gone.
             let _ = self.events.send(event);
