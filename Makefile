@@ -1,6 +1,9 @@
 # The few commands that a developer needs. `make` alone lists them.
 #
-#   KEEP=1     make demo: leave the lab standing and say how to look around in it
+#   KEEP=1     make demo, make e2e: leave the lab standing and say how to look around in it
+#   ONLY=…     make e2e: only the scenarios with this in their names
+#   FLOCK_E2E_IMAGE=host  make e2e: an image of the programs that this machine has built,
+#              which takes seconds, instead of one from the Dockerfile
 #   PROFILE=…  the cargo profile of everything but the plugin, default dev: a cold
 #              build takes a third of the time of a release build, and what is
 #              measured (make bench) is built with the release profile
@@ -23,10 +26,11 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # The programs that demo, tests and benchmark run; read by the examples package.
 export FLOCK_PLUGIN = $(TARGET_DIR)/$(HOST)/plugin/flock
 export FLOCK_AGENT = $(TARGET_DIR)/$(PROFILE_DIR)/flock-agent
+export FLOCK_INSTALLER = $(TARGET_DIR)/$(PROFILE_DIR)/flock-installer
 
 .PHONY: help
 help: ## list these commands
-	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z0-9-]*\):.* ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## show the main job on this machine: two nodes, a router, pods (KEEP=1 leaves it standing)
@@ -64,6 +68,23 @@ image: ## build the container image, with buildah or docker (IMAGE=name)
 		--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) \
 		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) .
 
+# What is built or fetched once is kept outside the target directory, see .ci/kubernetes.
+.PHONY: e2e
+e2e: ## prove it on a real Kubernetes cluster on this machine, as root (ONLY=scenario, KEEP=1)
+	@.ci/install e2e
+	@$(if $(filter host,$(FLOCK_E2E_IMAGE)),$(MAKE) build installer)
+	@.ci/image $(TARGET_DIR)/e2e/flock.tar $(FLOCK_E2E_IMAGE)
+	@cargo build --quiet --profile $(PROFILE) -p flock-examples --example e2e
+	@kubernetes=$$(.ci/kubernetes); \
+		$(TARGET_DIR)/$(PROFILE_DIR)/examples/e2e --kubernetes "$$kubernetes" \
+		--image $(TARGET_DIR)/e2e/flock.tar --deploy deploy --logs $(TARGET_DIR)/e2e/logs \
+		$(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: crd
+crd: ## write deploy/base/crd.yaml anew, after a change of the NodeConfig's types
+	@cargo run --quiet -p flock-k8s --example crd >$(TARGET_DIR)/crd.yaml
+	@mv $(TARGET_DIR)/crd.yaml deploy/base/crd.yaml
+
 .PHONY: build
 build: plugin agent ## build the plugin (static) and the agent
 
@@ -79,3 +100,7 @@ floor:
 .PHONY: agent
 agent:
 	@cargo build --profile $(PROFILE) -p flock-bin --bin flock-agent
+
+.PHONY: installer
+installer:
+	@cargo build --profile $(PROFILE) -p flock-bin --bin flock-installer

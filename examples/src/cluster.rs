@@ -20,6 +20,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -99,10 +100,18 @@ impl Cluster {
     /// Starts containerd, kubelet and kube-proxy on all nodes, and waits until the nodes
     /// are registered. They are not ready before a CNI is installed.
     pub fn start_nodes(&mut self) -> Result<()> {
-        for machine in &mut self.machines {
-            machine.start_containerd(&self.images)?;
-            machine.start_kubernetes(&self.control.credentials)?;
-        }
+        let (images, credentials) = (&self.images, &self.control.credentials);
+        let start = |machine: &mut Machine| {
+            machine.start_containerd(images)?;
+            machine.start_kubernetes(credentials)
+        };
+        thread::scope(|scope| {
+            let starts: Vec<_> =
+                self.machines.iter_mut().map(|machine| scope.spawn(move || start(machine))).collect();
+            starts.into_iter().try_for_each(|start| {
+                start.join().map_err(|_| LabError::Unexpected("the start of a node panicked".to_owned()))?
+            })
+        })?;
         let api = self.api();
         until("all nodes to be registered", REGISTRATION, || {
             self.machines.iter_mut().try_for_each(Machine::must_run)?;
@@ -162,11 +171,12 @@ fn uplinked(plan: Plan, name: &str, tor: &Netns) -> Result<Netns> {
     Ok(netns)
 }
 
-/// As in the fabric, with room for a second prefix of each family.
+/// As in the fabric, with room for a second prefix of each family, and for single addresses
+/// of pods that are left from a prefix that was changed.
 fn neighbour(plan: Plan) -> Neighbour {
     let mut neighbour = plan.neighbour();
-    neighbour.accepted6.push(plan.second_cidr6());
-    neighbour.accepted4.push(plan.second_cidr4());
+    neighbour.accepted6.extend([plan.cidr6(), plan.second_cidr6()].map(|cidr| cidr + "{64,128}"));
+    neighbour.accepted4.extend([plan.cidr4(), plan.second_cidr4()].map(|cidr| cidr + "{24,32}"));
     neighbour
 }
 

@@ -9,7 +9,7 @@ use crate::deadline::{Probe, until};
 use crate::process::{output, run};
 use crate::{LabError, Result};
 
-/// A named network namespace of the sandbox, as `ip netns` keeps them.
+/// A network namespace of the sandbox, named as `ip netns` keeps them unless others made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Netns {
     name: String,
@@ -23,6 +23,11 @@ impl Netns {
         let netns = Self { name: name.to_owned(), path: Path::new("/run/netns").join(name) };
         netns.ip(&["link", "set", "dev", "lo", "up"])?;
         Ok(netns)
+    }
+
+    /// One that somebody else made and ends; `path` is a file of it, `name` for messages.
+    pub fn of_others(name: &str, path: &Path) -> Self {
+        Self { name: name.to_owned(), path: path.to_owned() }
     }
 
     /// Removes its name; the namespace goes when nothing uses it any more.

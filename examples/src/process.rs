@@ -118,6 +118,11 @@ impl Daemon {
         self.child.wait().map_err(LabError::file("wait for", &self.name))
     }
 
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait().map_err(LabError::file("wait for", &self.name))
+    }
+
     /// The file with what it said.
     pub fn log(&self) -> &Path {
         &self.log

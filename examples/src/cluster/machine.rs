@@ -220,14 +220,18 @@ impl Machine {
         daemons.into_iter().flatten().try_for_each(Daemon::must_run)
     }
 
+    /// The log of one of its daemons.
+    pub fn log(&self, program: &str) -> PathBuf {
+        self.logs.join(format!("{program}.log"))
+    }
+
     fn copy(&self, from: &Path, to: &str) -> Result<()> {
         let text = fs::read_to_string(from).map_err(LabError::file("read", from))?;
         self.write(to, &text)
     }
 
     fn daemon(&self, program: &str, command: &mut Command) -> Result<Daemon> {
-        let log = self.logs.join(format!("{program}.log"));
-        Daemon::start(&format!("{program} on {}", self.name()), command, &log)
+        Daemon::start(&format!("{program} on {}", self.name()), command, &self.log(program))
     }
 }
 
@@ -252,6 +256,8 @@ disable_apparmor = true
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".cni]
+# A pod's first address is the plugin's first, not always the one of IPv4.
+ip_pref = "cni"
 bin_dir = "/opt/cni/bin"
 conf_dir = "/etc/cni/net.d"
 "#
