@@ -27,11 +27,11 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start() -> Self {
-        Self::with_limits(Limits::default()).await
+    fn start() -> Self {
+        Self::with_limits(Limits::default())
     }
 
-    async fn with_limits(limits: Limits) -> Self {
+    fn with_limits(limits: Limits) -> Self {
         let server = HttpServer::bind("[::1]:0".parse().unwrap()).unwrap().with_limits(limits);
         let address = server.address().unwrap();
         let (readiness, receiver) = watch::channel(Readiness::waiting_for("NodeConfig host001"));
@@ -92,7 +92,7 @@ impl Answer {
 
 #[tokio::test]
 async fn healthz_says_that_the_process_serves() {
-    let agent = Agent::start().await;
+    let agent = Agent::start();
     let answer = agent.get("/healthz").await;
     assert_eq!((answer.status(), &*answer.body), ("200", "ok\n"));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
@@ -100,7 +100,7 @@ async fn healthz_says_that_the_process_serves() {
 
 #[tokio::test]
 async fn readyz_says_what_is_waited_for() {
-    let agent = Agent::start().await;
+    let agent = Agent::start();
     let answer = agent.get("/readyz").await;
     assert_eq!((answer.status(), &*answer.body), ("503", "waiting for NodeConfig host001\n"));
 
@@ -116,7 +116,7 @@ async fn readyz_says_what_is_waited_for() {
 
 #[tokio::test]
 async fn a_note_changes_nothing_about_readiness() {
-    let agent = Agent::start().await;
+    let agent = Agent::start();
     agent.readiness.send_replace(Readiness::Ready);
     agent.notes.lock().unwrap().push("BIRD can't be reached".to_owned());
     let answer = agent.get("/readyz").await;
@@ -128,7 +128,7 @@ async fn a_note_changes_nothing_about_readiness() {
 async fn metrics_come_in_the_format_that_is_asked_for() {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-    let agent = Agent::start().await;
+    let agent = Agent::start();
     for (accept, expected) in [
         ("", PROMETHEUS),
         ("Accept: */*\r\n", PROMETHEUS),
@@ -161,7 +161,7 @@ async fn metrics_come_in_the_format_that_is_asked_for() {
 
 #[tokio::test]
 async fn other_paths_and_methods_are_refused_with_what_is_expected() {
-    let agent = Agent::start().await;
+    let agent = Agent::start();
     let answer = agent.get("/").await;
     let expected = "there is no / here, expected /metrics, /healthz or /readyz\n";
     assert_eq!((answer.status(), &*answer.body), ("404", expected));
@@ -174,7 +174,7 @@ async fn other_paths_and_methods_are_refused_with_what_is_expected() {
 
 #[tokio::test]
 async fn garbage_ends_the_connection_and_nothing_else() {
-    let agent = Agent::start().await;
+    let agent = Agent::start();
     let mut stream = agent.connect().await;
     stream.write_all(b"\x16\x03\x01 this is not HTTP\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -186,7 +186,7 @@ async fn garbage_ends_the_connection_and_nothing_else() {
 #[tokio::test]
 async fn clients_that_say_nothing_make_room_for_others() {
     let limits = Limits { local: 2, request: Duration::from_millis(200), ..Limits::default() };
-    let agent = Agent::with_limits(limits).await;
+    let agent = Agent::with_limits(limits);
     let mut silent = [agent.connect().await, agent.connect().await];
     // Half a request is none.
     silent[1].write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
@@ -213,7 +213,7 @@ async fn clients_that_say_nothing_make_room_for_others() {
 #[tokio::test]
 async fn a_connection_lasts_no_longer_than_it_may() {
     let limits = Limits { request: AT_MOST, connection: Duration::from_millis(200), ..Limits::default() };
-    let agent = Agent::with_limits(limits).await;
+    let agent = Agent::with_limits(limits);
     let mut stream = agent.connect().await;
     stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
     assert_eq!(rest(stream).await, b"");
@@ -231,7 +231,7 @@ async fn rest(mut stream: TcpStream) -> Vec<u8> {
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_clients_that_say_nothing() {
     let limits = Limits { drain: Duration::from_millis(100), ..Limits::default() };
-    let mut agent = Agent::with_limits(limits).await;
+    let mut agent = Agent::with_limits(limits);
     let _silent = agent.connect().await;
     assert_eq!(agent.get("/healthz").await.status(), "200");
     agent.stop.take().unwrap().send(()).unwrap();
@@ -242,7 +242,7 @@ async fn a_shutdown_does_not_wait_for_clients_that_say_nothing() {
 
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
-    let agent = Agent::start().await;
+    let agent = Agent::start();
     let error = HttpServer::bind(agent.address).unwrap_err().to_string();
     let expected = format!("can't listen on {} for /metrics, /healthz and /readyz: ", agent.address);
     assert!(error.starts_with(&expected), "{error}");

@@ -142,10 +142,13 @@ impl HttpServer {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => {}
-                Some((stream, peer)) = accept(&listener) => match slots.take(peer.ip()) {
-                    Some(slot) => drop(connections.spawn(serve(stream, endpoints.clone(), limits, slot))),
-                    None => tracing::debug!(%peer, "an HTTP client was sent away: too many are here"),
-                },
+                Some((stream, peer)) = accept(&listener) => {
+                    let Some(slot) = slots.take(peer.ip()) else {
+                        tracing::debug!(%peer, "an HTTP client was sent away: too many are here");
+                        continue;
+                    };
+                    connections.spawn(serve(stream, endpoints.clone(), limits, slot));
+                }
             }
         }
         drop(listener);
