@@ -27,7 +27,9 @@ const MESSAGE_LIMIT: usize = 1024;
 /// - counts what is said again of the same object for the same reason in one event, with the last
 ///   message, written at most once in ten seconds;
 /// - writes one event in a second over time, and twenty at once;
-/// - keeps what it could not write while the API server is away, for up to ten minutes.
+/// - keeps what it could not write while the API server is away, for up to ten minutes;
+/// - tries what the API server refuses, as for a quota, five times within three minutes, and writes
+///   others meanwhile.
 ///
 /// What is beyond its limits is left out and counted ([`dropped`](Self::dropped)). A clone says
 /// by the same task.

@@ -14,6 +14,8 @@ const REPEAT: Duration = Duration::from_secs(10);
 const LIMIT: usize = 512;
 /// What was not said again for so long begins a new event; what could not be written, none.
 const FORGET: Duration = Duration::from_secs(600);
+/// What was refused so often is given up.
+const REFUSALS: u32 = 5;
 /// So many are written at once,
 const BURST: u32 = 20;
 /// and one more after each of these.
@@ -49,6 +51,10 @@ pub(super) struct Entry {
     written: i32,
     due: Instant,
     said: Instant,
+    /// How often it could not be written although the API server was there, since it last could.
+    failures: u32,
+    /// How often it was refused, since it last was not.
+    refusals: u32,
 }
 
 impl Entry {
@@ -74,13 +80,25 @@ impl Journal {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.count = entry.count.saturating_add(1);
             (entry.event, entry.last, entry.said) = (event, time, now);
-        } else if self.entries.len() < LIMIT || self.make_room() {
-            let (first, last) = (Time(time.0), time);
-            let entry = Entry { event, count: 1, first, last, object: None, written: 0, due: now, said: now };
-            self.entries.insert(key, entry);
-        } else {
-            left_out += 1;
+            return left_out;
         }
+        if self.entries.len() >= LIMIT {
+            let Some(forgotten) = self.make_room() else { return left_out + 1 };
+            left_out += forgotten;
+        }
+        let entry = Entry {
+            event,
+            count: 1,
+            first: Time(time.0),
+            last: time,
+            object: None,
+            written: 0,
+            due: now,
+            said: now,
+            failures: 0,
+            refusals: 0,
+        };
+        self.entries.insert(key, entry);
         left_out
     }
 
@@ -90,14 +108,14 @@ impl Journal {
         Some(if self.tokens > 0 { due } else { due.max(self.refilled + REFILL) })
     }
 
-    /// What is to be written now, the longest waiting first.
+    /// What is to be written now: the longest waiting first, but what failed after all others.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Key, Entry)> {
         self.refill(now);
         if self.tokens == 0 {
             return None;
         }
         let ready = self.pending().filter(|(_, entry)| entry.due <= now);
-        let (key, entry) = ready.min_by_key(|(_, entry)| entry.due)?;
+        let (key, entry) = ready.min_by_key(|(_, entry)| (entry.failures, entry.due))?;
         let next = (key.clone(), entry.clone());
         self.tokens -= 1;
         Some(next)
@@ -107,6 +125,7 @@ impl Journal {
     pub(super) fn written(&mut self, key: &Key, entry: &Entry, object: String, now: Instant) {
         if let Some(current) = self.entries.get_mut(key) {
             (current.written, current.object, current.due) = (entry.count, Some(object), now + REPEAT);
+            (current.failures, current.refusals) = (0, 0);
         }
     }
 
@@ -117,8 +136,24 @@ impl Journal {
         }
     }
 
+    /// The API server could not write it. That may be for this one only.
+    pub(super) fn failed(&mut self, key: &Key) {
+        if let Some(current) = self.entries.get_mut(key) {
+            current.failures += 1;
+        }
+    }
+
+    /// The API server did not want it. It may later: it is tried again after pauses that grow, and
+    /// then given up. Says how much is left out.
+    pub(super) fn refused(&mut self, key: &Key, now: Instant) -> u64 {
+        let Some(current) = self.entries.get_mut(key) else { return 0 };
+        current.due = now + REPEAT * 2_u32.pow(current.refusals);
+        current.refusals += 1;
+        if current.refusals < REFUSALS { 0 } else { self.give_up(key) }
+    }
+
     /// It will never be written. Says how much is left out.
-    pub(super) fn refuse(&mut self, key: &Key) -> u64 {
+    pub(super) fn give_up(&mut self, key: &Key) -> u64 {
         self.entries.remove(key).map_or(0, |entry| unwritten(&entry))
     }
 
@@ -143,13 +178,12 @@ impl Journal {
         left_out
     }
 
-    /// Forgets the event that was not said for the longest time of those that are written.
-    fn make_room(&mut self) -> bool {
-        let written = self.entries.iter().filter(|(_, entry)| entry.is_written());
-        let Some(key) = written.min_by_key(|(_, entry)| entry.said).map(|(key, _)| key.clone()) else {
-            return false;
-        };
-        self.entries.remove(&key).is_some()
+    /// Forgets the event that was not said for the longest time of those that are written, or
+    /// else of those that were refused. Says how much is left out, if there was one.
+    fn make_room(&mut self) -> Option<u64> {
+        let spare = self.entries.iter().filter(|(_, entry)| entry.is_written() || entry.refusals > 0);
+        let key = spare.min_by_key(|(_, entry)| (!entry.is_written(), entry.said))?.0.clone();
+        Some(self.give_up(&key))
     }
 }
 
@@ -267,12 +301,71 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_left_out() {
+    fn what_is_given_up_is_left_out() {
         let start = Instant::now();
         let mut journal = Journal::new(start);
         journal.note(said("web", "one"), start, time());
         let (key, _) = journal.next(start).unwrap();
-        assert_eq!(journal.refuse(&key), 1);
+        assert_eq!(journal.give_up(&key), 1);
         assert_eq!(journal.due(), None);
+    }
+
+    #[test]
+    fn what_is_refused_waits_ever_longer_and_is_given_up() {
+        let mut now = Instant::now();
+        let mut journal = Journal::new(now);
+        journal.note(said("web", "one"), now, time());
+        for pause in [10, 20, 40, 80] {
+            let (key, _) = journal.next(now).unwrap();
+            assert_eq!(journal.refused(&key, now), 0);
+            assert_eq!(journal.due(), Some(now + Duration::from_secs(pause)));
+            now += Duration::from_secs(pause);
+        }
+        journal.note(said("web", "two"), now, time());
+        let (key, _) = journal.next(now).unwrap();
+        assert_eq!(journal.refused(&key, now), 2);
+        assert_eq!(journal.due(), None);
+    }
+
+    #[test]
+    fn what_was_taken_in_between_is_not_given_up() {
+        let start = Instant::now();
+        let mut journal = Journal::new(start);
+        for number in 0..REFUSALS * 2 {
+            let now = start + Duration::from_secs(100) * number;
+            journal.note(said("web", "x"), now, time());
+            let (key, entry) = journal.next(now).unwrap();
+            assert_eq!(journal.refused(&key, now), 0);
+            journal.written(&key, &entry, "object".to_owned(), now);
+        }
+    }
+
+    #[test]
+    fn what_failed_comes_after_all_others() {
+        let start = Instant::now();
+        let mut journal = Journal::new(start);
+        journal.note(said("bad", "x"), start, time());
+        let (key, _) = journal.next(start).unwrap();
+        journal.failed(&key);
+        let later = start + REFILL;
+        journal.note(said("good", "x"), later, time());
+        let names: Vec<_> = write(&mut journal, later).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["good", "bad"]);
+    }
+
+    #[test]
+    fn what_was_refused_makes_room() {
+        let start = Instant::now();
+        let mut journal = Journal::new(start);
+        for number in 0..LIMIT {
+            assert_eq!(journal.note(said(&format!("web-{number}"), "x"), start, time()), 0);
+        }
+        let (key, _) = journal.next(start).unwrap();
+        assert_eq!(journal.refused(&key, start), 0);
+        assert_eq!(journal.note(said("late", "x"), start, time()), 1, "the one that was refused");
+        let late = |journal: &Journal| journal.entries.keys().any(|key| key.subject.name == "late");
+        assert!(late(&journal));
+        assert_eq!(journal.note(said("too late", "x"), start, time()), 1);
+        assert!(late(&journal));
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use flock_core::name::NodeName;
 use kube::Client;
@@ -11,7 +10,7 @@ use kube::core::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::Occurrence;
 use super::journal::{Entry, Journal, Key};
@@ -21,8 +20,6 @@ use crate::readiness::now;
 
 /// As whom events are written.
 const COMPONENT: &str = "flock-agent";
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(15);
 
 pub(super) struct Recorder {
     client: Client,
@@ -34,10 +31,34 @@ pub(super) struct Recorder {
 enum Failure {
     /// The object of an earlier one is gone.
     Lost,
-    /// It is not wanted, and will not be.
+    /// It can't be written, and never will be.
+    Hopeless(String),
+    /// The API server does not want it now.
     Refused(String),
-    /// It may be later.
-    Later(String),
+    /// It can't be written now, and perhaps no other one either.
+    Later {
+        error: String,
+        /// By the API server, which may be able to write another one.
+        answered: bool,
+    },
+}
+
+impl Failure {
+    fn of(error: &kube::Error) -> Self {
+        let words = words(error);
+        let kube::Error::Api(answer) = error else { return Self::Later { error: words, answered: false } };
+        // By the code, since a proxy's answer has no reason.
+        match answer.code {
+            // The namespace is gone, or the event is not as it should be.
+            400 | 404 | 422 => Self::Hopeless(words),
+            403 if answer.message.contains("being terminated") => Self::Hopeless(words),
+            // Who this is could not be found out, or there are too many requests.
+            401 | 408 | 429 => Self::Later { error: words, answered: true },
+            // A quota, a policy, or a right that the agent lacks: all of these may change.
+            402..=499 => Self::Refused(words),
+            _ => Self::Later { error: words, answered: true },
+        }
+    }
 }
 
 impl Recorder {
@@ -50,6 +71,7 @@ impl Recorder {
         let mut journal = Journal::new(Instant::now());
         let mut backoff = Backoff::new();
         let mut failing = false;
+        let mut refused = false;
         // Not before this, after a failure.
         let mut earliest = Instant::now();
         loop {
@@ -66,21 +88,30 @@ impl Recorder {
                 () = sleep_until(due.unwrap_or(earliest)), if due.is_some() => {}
             }
             let Some((key, entry)) = journal.next(Instant::now()) else { continue };
-            let written = timeout(ATTEMPT, self.write(&key, &entry)).await;
-            let silence =
-                || Failure::Later(format!("the API server said nothing for {} s", ATTEMPT.as_secs()));
-            match written.unwrap_or_else(|_| Err(silence())) {
+            match self.write(&key, &entry).await {
                 Ok(object) => {
                     failing = false;
                     backoff.reset();
                     journal.written(&key, &entry, object, Instant::now());
                 }
                 Err(Failure::Lost) => journal.lost(&key),
-                Err(Failure::Refused(error)) => {
-                    tracing::debug!(error, reason = entry.event.reason, "an event was refused");
-                    self.count_dropped(journal.refuse(&key));
+                Err(Failure::Hopeless(error)) => {
+                    tracing::debug!(error, reason = entry.event.reason, "an event can't be written");
+                    self.count_dropped(journal.give_up(&key));
                 }
-                Err(Failure::Later(error)) => {
+                Err(Failure::Refused(error)) => {
+                    // Once: the others of the same namespace, or all, will be as well.
+                    if std::mem::replace(&mut refused, true) {
+                        tracing::debug!(error, "an event was refused");
+                    } else {
+                        tracing::warn!(error, "an event was refused, trying again a few times");
+                    }
+                    self.count_dropped(journal.refused(&key, Instant::now()));
+                }
+                Err(Failure::Later { error, answered }) => {
+                    if answered {
+                        journal.failed(&key);
+                    }
                     if std::mem::replace(&mut failing, true) {
                         tracing::debug!(error, "events still can't be written");
                     } else {
@@ -109,27 +140,13 @@ impl Recorder {
             let event = self.render(key, entry, namespace).to_string().into_bytes();
             events.create(&PostParams::default(), event)
         };
-        let request = request.map_err(|error| Failure::Refused(error.to_string()))?;
+        let request = request.map_err(|error| Failure::Hopeless(error.to_string()))?;
         match self.client.request::<StoredEvent>(request).await {
             Ok(written) => Ok(written.metadata.name),
             Err(kube::Error::Api(answer)) if answer.code == 404 && entry.object.is_some() => {
                 Err(Failure::Lost)
             }
-            Err(error) => {
-                let refused = match &error {
-                    // By the code, since a proxy's answer has no reason.
-                    kube::Error::Api(answer) => match answer.code {
-                        // The namespace is gone, or the event is not as it should be.
-                        400 | 404 | 422 => true,
-                        // The namespace is going; otherwise the agent lacks a right, which may come.
-                        403 => answer.message.contains("being terminated"),
-                        _ => false,
-                    },
-                    _ => false,
-                };
-                let words = words(&error);
-                Err(if refused { Failure::Refused(words) } else { Failure::Later(words) })
-            }
+            Err(error) => Err(Failure::of(&error)),
         }
     }
 

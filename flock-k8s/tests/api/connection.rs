@@ -123,7 +123,7 @@ async fn a_token_that_rotates_is_read_again() {
 
     // The first one is no longer good for anything, and the connection is lost.
     fs::write(&token, "second").unwrap();
-    api.refuse_all(|request: &Recorded| request.authorization == "Bearer first");
+    api.refuse_all(|request: &Recorded| request.authorization == "Bearer first", 401, "Unauthorized");
     api.break_watches();
     api.put(PODS, pod("web", "1", false));
     assert!(pods.pod(&named("web"), Instant::now() + Duration::from_secs(90)).await.is_ok());

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use flock_core::name::NodeName;
+use flock_core::name::{NodeName, PodKey};
 use flock_k8s::events::{Event, Events, Severity};
 use http::Method;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::fake::{FakeApi, Mode, Recorded};
+use crate::log::Log;
 use crate::pods::key;
 
 const EVENTS: &str = "/api/v1/events";
@@ -137,6 +139,78 @@ async fn a_namespace_that_goes_does_not_hold_up_the_others() {
     let event = written(&api, |_| true).await;
     assert_eq!(event["involvedObject"]["name"], "b");
     assert_eq!(events.dropped(), 1);
+}
+
+fn is_of_default(request: &Recorded) -> bool {
+    request.path.starts_with("/api/v1/namespaces/default/events")
+}
+
+fn is_about(event: &Value, namespace: &str, pod: &str) -> bool {
+    event["involvedObject"]["namespace"] == namespace && event["involvedObject"]["name"] == pod
+}
+
+/// In a namespace of which nothing is refused.
+fn say_elsewhere(events: &Events, pod: &str) {
+    events.pod(&PodKey::new("other", pod).unwrap(), Some("1"), failed("one"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_takes_no_events_does_not_hold_up_the_others() {
+    let log = Log::default();
+    let _guard = log.install();
+    let api = FakeApi::new();
+    api.refuse_all(is_of_default, 403, "exceeded quota: count/events=100");
+    let events = api.cluster().events();
+    for number in 0..5 {
+        say(&events, &format!("web-{number}"), "one");
+    }
+    say_elsewhere(&events, "web");
+    let started = Instant::now();
+    written(&api, |event| is_about(event, "other", "web")).await;
+    assert!(started.elapsed() <= Duration::from_secs(1), "{:?}", started.elapsed());
+    // In the end it is given up.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((api.count(is_of_default), events.dropped()), (25, 5));
+    assert_eq!(log.count("refused"), 1, "{}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_refused_is_written_where_it_is_taken_later() {
+    let api = FakeApi::new();
+    api.refuse_all(is_of_default, 403, "events is forbidden");
+    let events = api.cluster().events();
+    say(&events, "web", "one");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    say(&events, "web", "two");
+    api.refuse_none();
+    let event = written(&api, |_| true).await;
+    assert_eq!((&event["count"], &event["message"]), (&json!(2), &json!("two")));
+    assert_eq!(events.dropped(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_where_writing_fails_does_not_hold_up_the_others() {
+    let api = FakeApi::new();
+    // As where a webhook of that namespace does not work.
+    api.refuse_all(is_of_default, 500, "failed calling webhook");
+    let events = api.cluster().events();
+    for number in 0..20 {
+        say(&events, &format!("web-{number}"), "one");
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    for number in 0..5 {
+        say_elsewhere(&events, &format!("web-{number}"));
+    }
+    let started = Instant::now();
+    for number in 0..5 {
+        written(&api, |event| is_about(event, "other", &format!("web-{number}"))).await;
+    }
+    assert!(started.elapsed() <= Duration::from_secs(6), "{:?}", started.elapsed());
+    assert_eq!(events.dropped(), 0, "it may work later");
+    api.refuse_none();
+    for number in 0..20 {
+        written(&api, |event| is_about(event, "default", &format!("web-{number}"))).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

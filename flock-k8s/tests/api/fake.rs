@@ -42,8 +42,11 @@ pub struct State {
     pub watches: Watches,
     mode: Mode,
     interventions: Vec<Intervention>,
-    refused: Option<fn(&Recorded) -> bool>,
+    refused: Option<Refusal>,
 }
+
+/// Which requests are answered with which code and message.
+type Refusal = (fn(&Recorded) -> bool, u16, &'static str);
 
 /// What happens just before the next request that it is for, once.
 struct Intervention {
@@ -214,9 +217,14 @@ impl FakeApi {
         self.change(|state| state.interventions.push(Intervention { is_for, act }));
     }
 
-    /// All requests that this is for are answered as those of nobody who is known.
-    pub fn refuse_all(&self, is_for: fn(&Recorded) -> bool) {
-        self.change(|state| state.refused = Some(is_for));
+    /// From now on all requests that this is for are answered with an error.
+    pub fn refuse_all(&self, is_for: fn(&Recorded) -> bool, code: u16, message: &'static str) {
+        self.change(|state| state.refused = Some((is_for, code, message)));
+    }
+
+    /// No more.
+    pub fn refuse_none(&self) {
+        self.change(|state| state.refused = None);
     }
 
     /// Somebody else does this just before the next request that this is for.
@@ -260,8 +268,10 @@ impl State {
         {
             return Some(Ok(failure(code, message)));
         }
-        if self.refused.is_some_and(|is_for| is_for(request)) {
-            return Some(Ok(failure(401, "Unauthorized")));
+        if let Some((is_for, code, message)) = self.refused
+            && is_for(request)
+        {
+            return Some(Ok(failure(code, message)));
         }
         match self.mode {
             Mode::Up => Some(Ok(self.serve(request))),
