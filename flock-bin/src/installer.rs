@@ -47,6 +47,8 @@ const PLUGIN_MODE: u32 = 0o755;
 const CONFIG_MODE: u32 = 0o644;
 /// Nobody but the installer reads it.
 const RECEIPT_MODE: u32 = 0o600;
+/// At the end of the name of what was there before: neither a runtime nor this installer reads it.
+const KEPT: &str = ".before-flock";
 
 /// Why nothing, or not all, was done. What was done until then was told.
 #[derive(Debug, thiserror::Error)]
@@ -138,7 +140,7 @@ pub fn install(
     place.put(Item::Plugin, PLUGIN_NAME, &plugin.bytes, PLUGIN_MODE)?;
     place.put(Item::Configuration, &options.conf_name, text.as_bytes(), CONFIG_MODE)?;
     place.remove_renamed(&options.conf_name)?;
-    place.settle()
+    place.save_receipt()
 }
 
 /// Takes away the configuration and then the plugin, where they are what was installed.
@@ -238,6 +240,12 @@ impl<'a> Place<'a> {
         let path = self.path(item, name);
         let there = self.files.read(&path).map_err(InstallerError::file("read", &path))?;
         let digest = Digest::of(bytes);
+        if let Some(entry) = &there
+            && entry.bytes != bytes
+            && !self.receipt.owns(item, name, &Digest::of(&entry.bytes))
+        {
+            self.keep(&path, entry)?;
+        }
         self.receipt.expect(item, name, digest.clone());
         self.save_receipt()?;
         match there {
@@ -253,6 +261,23 @@ impl<'a> Place<'a> {
             }
         }
         self.receipt.settle(item, name, digest);
+        Ok(())
+    }
+
+    /// Keeps what somebody else has put where a file of the installer goes: under a name that no
+    /// runtime reads, and only the first one, since that is what was there before Flock.
+    fn keep(&mut self, path: &Path, entry: &Entry) -> Result<(), InstallerError> {
+        let mut kept = path.as_os_str().to_owned();
+        kept.push(KEPT);
+        let kept = PathBuf::from(kept);
+        if self.files.read(&kept).map_err(InstallerError::file("read", &kept))?.is_none() {
+            self.replace(&kept, &entry.bytes, entry.mode)?;
+            (self.tell)(&format!(
+                "{} was not put there by flock-installer: kept as {}",
+                path.display(),
+                kept.display()
+            ));
+        }
         Ok(())
     }
 
@@ -284,11 +309,6 @@ impl<'a> Place<'a> {
         };
         (self.tell)(&said);
         Ok(())
-    }
-
-    /// Leaves the receipt with what is in place now and nothing else.
-    fn settle(&mut self) -> Result<(), InstallerError> {
-        self.save_receipt()
     }
 
     fn save_receipt(&mut self) -> Result<(), InstallerError> {

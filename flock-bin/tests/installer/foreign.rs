@@ -37,6 +37,34 @@ fn what_a_killed_run_left_is_removed() {
 }
 
 #[test]
+fn what_was_there_before_is_kept_under_another_name() {
+    let node = Node::new();
+    let (conflist, plugin) = (node.conf().join(CONFLIST), node.bin().join("flock"));
+    fs::write(&conflist, "{\"theirs\": true}").unwrap();
+    fs::write(&plugin, "their flock").unwrap();
+    let said = node.install(&[]);
+    for path in [&conflist, &plugin] {
+        let kept = format!("{}.before-flock", path.display());
+        assert_said(
+            &said,
+            &format!("{} was not put there by flock-installer: kept as {kept}", path.display()),
+        );
+    }
+    let kept = || {
+        let read = |path: &std::path::Path| fs::read_to_string(format!("{}.before-flock", path.display()));
+        (read(&conflist).unwrap(), read(&plugin).unwrap())
+    };
+    let theirs = ("{\"theirs\": true}".to_owned(), "their flock".to_owned());
+    assert_eq!(kept(), theirs);
+    // A later change is not what was there before.
+    fs::write(&conflist, "changed").unwrap();
+    node.install(&[]);
+    node.uninstall();
+    assert_eq!(kept(), theirs);
+    assert_eq!(node.names(), [format!("{CONFLIST}.before-flock"), "flock.before-flock".to_owned()]);
+}
+
+#[test]
 fn without_a_receipt_nothing_is_taken_away() {
     let node = Node::new();
     fs::write(node.bin().join("flock"), "by hand").unwrap();
