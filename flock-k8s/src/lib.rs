@@ -54,9 +54,13 @@
 //! to five seconds. What can't be answered says since when and why; [`WatchHealth`] says it too.
 //! Each thing is logged once when it begins to fail and once when it works again.
 //!
+//! An answer that is not complete within 15 seconds is given up, and so is a watch whose connection
+//! has gone dead, after about a minute. A watch goes on from where it was; everything is
+//! listed again only where the API server no longer knows what happened since.
+//!
 //! The client of [`Cluster::connect`] repeats no request by itself. kube's own layers log each
-//! failed request as an error: a program that logs should turn its targets `kube_client` and
-//! `tower` down.
+//! failed request as an error: a program that logs should turn its targets `kube_client`,
+//! `kube_runtime` and `tower` down.
 //!
 //! # Rights
 //!
