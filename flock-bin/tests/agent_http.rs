@@ -2,16 +2,21 @@
 #![cfg(feature = "agent")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use flock_bin::agent::http::{Endpoints, HttpServer, Limits};
 use flock_bin::agent::metrics::Metrics;
 use flock_bin::agent::readiness::Readiness;
+use flock_core::attachment::{Addresses, AttachmentKey, NodeCidrs};
+use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
+use flock_core::store::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -20,6 +25,7 @@ const AT_MOST: Duration = Duration::from_secs(20);
 
 struct Agent {
     address: SocketAddr,
+    metrics: Arc<Metrics>,
     readiness: watch::Sender<Readiness>,
     notes: Arc<Mutex<Vec<String>>>,
     stop: Option<oneshot::Sender<()>>,
@@ -36,8 +42,9 @@ impl Agent {
         let address = server.address().unwrap();
         let (readiness, receiver) = watch::channel(Readiness::waiting_for("NodeConfig host001"));
         let notes = Arc::new(Mutex::new(Vec::new()));
+        let metrics = Arc::new(Metrics::new(receiver.clone()));
         let endpoints = Endpoints {
-            metrics: Arc::new(Metrics::new(receiver.clone())),
+            metrics: Arc::clone(&metrics),
             readiness: receiver,
             notes: {
                 let notes = Arc::clone(&notes);
@@ -48,7 +55,7 @@ impl Agent {
         let serving = tokio::spawn(server.run(endpoints, async move {
             let _ = stopped.await;
         }));
-        Self { address, readiness, notes, stop: Some(stop), serving }
+        Self { address, metrics, readiness, notes, stop: Some(stop), serving }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -96,6 +103,49 @@ async fn healthz_says_that_the_process_serves() {
     let answer = agent.get("/healthz").await;
     assert_eq!((answer.status(), &*answer.body), ("200", "ok\n"));
     assert_eq!(answer.header("cache-control"), Some("no-store"));
+}
+
+/// Counts its addresses once it is told to.
+#[derive(Debug)]
+struct Counting(Semaphore);
+
+#[async_trait]
+impl Ipam for Counting {
+    async fn allocate(&self, _: &LeaseOwner, _: &AddressRequest) -> Result<Addresses, IpamError> {
+        unreachable!("nobody asks for an address")
+    }
+    async fn restore(&self, _: &LeaseOwner, _: Addresses) -> Result<(), IpamError> {
+        unreachable!("nobody has an address")
+    }
+    async fn release(&self, _: &AttachmentKey) -> Result<(), IpamError> {
+        unreachable!("nobody has an address")
+    }
+    async fn configure(&self, _: NodeCidrs, _: &[IpAddr]) -> Result<(), IpamError> {
+        unreachable!("nobody has a prefix")
+    }
+    async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
+        let _told = self.0.acquire().await;
+        Ok(Vec::new())
+    }
+}
+
+/// As `printf … | nc` does: its end comes before the answer.
+#[tokio::test]
+async fn a_client_that_says_that_it_is_done_is_answered() {
+    let agent = Agent::start();
+    let ipam = Arc::new(Counting(Semaphore::new(0)));
+    agent.metrics.observe(Arc::clone(&ipam) as _, Arc::new(MemoryStore::new()));
+    let mut stream = agent.connect().await;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = pin!(Answer::read(stream));
+    // The server has seen the end of what was sent when another client is answered.
+    tokio::select! {
+        _ = &mut answer => panic!("answered, or sent away, before there was an answer"),
+        other = agent.get("/healthz") => assert_eq!(other.status(), "200"),
+    }
+    ipam.0.add_permits(1);
+    assert_eq!(answer.await.status(), "200");
 }
 
 #[tokio::test]

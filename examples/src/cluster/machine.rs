@@ -271,6 +271,8 @@ fn kubelet_config() -> String {
         "featureGates": {"IPv6DualStack": true},
         "staticPodPath": STATIC_PODS,
         "fileCheckFrequency": "2s",
+        // What failed without the API server is tried again that often.
+        "syncFrequency": "10s",
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
         "address": "::",

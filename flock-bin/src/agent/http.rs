@@ -190,6 +190,8 @@ async fn serve(stream: TcpStream, endpoints: Endpoints, limits: Limits, slot: Ow
         .timer(TokioTimer::new())
         .header_read_timeout(limits.request)
         .keep_alive(false)
+        // Who has asked may say that it is done before it is answered.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     match timeout(limits.connection, connection).await {
         Ok(Ok(())) => {}
