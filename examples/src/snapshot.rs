@@ -70,7 +70,11 @@ fn records(node: &Node) -> Result<BTreeMap<String, String>> {
     let mut records = BTreeMap::new();
     for entry in entries {
         let path = entry.map_err(LabError::file("list", &directory))?.path();
-        let bytes = fs::read(&path).map_err(LabError::file("read", &path))?;
+        let bytes = match fs::read(&path) {
+            // The reaper was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            bytes => bytes.map_err(LabError::file("read", &path))?,
+        };
         records.insert(path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
     }
     Ok(records)
