@@ -11,9 +11,10 @@ use tower::{BoxError, service_fn};
 /// How long it may take until an answer is there: all of it, or where it is a watch its beginning.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The API server took the request, as far as is known, and has not answered in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the API server has not answered within {} s", ANSWER_TIMEOUT.as_secs())]
-struct Unanswered;
+pub(crate) struct Unanswered;
 
 /// Sends by `client`, and gives up on what is not answered in time.
 pub(crate) fn with_deadline(client: Client) -> Client {

@@ -168,7 +168,8 @@ impl Journal {
         self.refilled = if self.tokens == BURST { now } else { self.refilled + REFILL * periods };
     }
 
-    fn forget(&mut self, now: Instant) -> u64 {
+    /// Forgets what is too old to be told. Says how much is left out.
+    pub(super) fn forget(&mut self, now: Instant) -> u64 {
         let mut left_out = 0;
         self.entries.retain(|_, entry| {
             let old = now.duration_since(entry.said) >= FORGET;

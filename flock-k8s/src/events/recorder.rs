@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use flock_core::name::NodeName;
 use kube::Client;
@@ -15,11 +16,14 @@ use tokio::time::{Instant, sleep_until};
 use super::Occurrence;
 use super::journal::{Entry, Journal, Key};
 use crate::backoff::Backoff;
+use crate::deadline::Unanswered;
 use crate::error::words;
 use crate::readiness::now;
 
 /// As whom events are written.
 const COMPONENT: &str = "flock-agent";
+/// How often it is said that events are refused.
+const REMINDER: Duration = Duration::from_secs(3600);
 
 pub(super) struct Recorder {
     client: Client,
@@ -35,28 +39,32 @@ enum Failure {
     Hopeless(String),
     /// The API server does not want it now.
     Refused(String),
-    /// It can't be written now, and perhaps no other one either.
+    /// It can't be written now.
     Later {
         error: String,
-        /// By the API server, which may be able to write another one.
-        answered: bool,
+        /// Another one may be possible: the API server is there.
+        alone: bool,
     },
 }
 
 impl Failure {
     fn of(error: &kube::Error) -> Self {
         let words = words(error);
-        let kube::Error::Api(answer) = error else { return Self::Later { error: words, answered: false } };
+        let kube::Error::Api(answer) = error else {
+            // It may be this one alone that takes so long.
+            let alone = matches!(error, kube::Error::Service(error) if error.is::<Unanswered>());
+            return Self::Later { error: words, alone };
+        };
         // By the code, since a proxy's answer has no reason.
         match answer.code {
             // The namespace is gone, or the event is not as it should be.
             400 | 404 | 422 => Self::Hopeless(words),
             403 if answer.message.contains("being terminated") => Self::Hopeless(words),
             // Who this is could not be found out, or there are too many requests.
-            401 | 408 | 429 => Self::Later { error: words, answered: true },
+            401 | 408 | 429 => Self::Later { error: words, alone: true },
             // A quota, a policy, or a right that the agent lacks: all of these may change.
             402..=499 => Self::Refused(words),
-            _ => Self::Later { error: words, answered: true },
+            _ => Self::Later { error: words, alone: true },
         }
     }
 }
@@ -71,7 +79,8 @@ impl Recorder {
         let mut journal = Journal::new(Instant::now());
         let mut backoff = Backoff::new();
         let mut failing = false;
-        let mut refused = false;
+        // When it was said last.
+        let mut refused: Option<Instant> = None;
         // Not before this, after a failure.
         let mut earliest = Instant::now();
         loop {
@@ -87,6 +96,7 @@ impl Recorder {
                 },
                 () = sleep_until(due.unwrap_or(earliest)), if due.is_some() => {}
             }
+            self.count_dropped(journal.forget(Instant::now()));
             let Some((key, entry)) = journal.next(Instant::now()) else { continue };
             match self.write(&key, &entry).await {
                 Ok(object) => {
@@ -100,16 +110,17 @@ impl Recorder {
                     self.count_dropped(journal.give_up(&key));
                 }
                 Err(Failure::Refused(error)) => {
-                    // Once: the others of the same namespace, or all, will be as well.
-                    if std::mem::replace(&mut refused, true) {
+                    // Not each time: the others of the same namespace, or all, will be as well.
+                    if refused.is_some_and(|said| said.elapsed() < REMINDER) {
                         tracing::debug!(error, "an event was refused");
                     } else {
                         tracing::warn!(error, "an event was refused, trying again a few times");
+                        refused = Some(Instant::now());
                     }
                     self.count_dropped(journal.refused(&key, Instant::now()));
                 }
-                Err(Failure::Later { error, answered }) => {
-                    if answered {
+                Err(Failure::Later { error, alone }) => {
+                    if alone {
                         journal.failed(&key);
                     }
                     if std::mem::replace(&mut failing, true) {

@@ -130,6 +130,35 @@ async fn what_could_not_be_written_is_written_when_the_api_server_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_for_long_is_written_no_more() {
+    let api = FakeApi::new();
+    let events = api.cluster().events();
+    api.set_mode(Mode::Away);
+    say(&events, "web", "one");
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    assert_eq!(events.dropped(), 1);
+    api.set_mode(Mode::Up);
+    say(&events, "other", "one");
+    written(&api, |event| event["involvedObject"]["name"] == "other").await;
+    assert_eq!(api.see(|state| state.store.all(EVENTS).len()), 1, "news of a quarter of an hour ago");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_whose_events_are_not_answered_does_not_hold_up_the_others() {
+    let api = FakeApi::new();
+    // As where a webhook of that namespace takes long.
+    api.ignore_all(is_of_default);
+    let events = api.cluster().events();
+    for number in 0..3 {
+        say(&events, &format!("web-{number}"), "one");
+    }
+    let started = Instant::now();
+    say_elsewhere(&events, "web");
+    written(&api, |event| is_about(event, "other", "web")).await;
+    assert!(started.elapsed() <= Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_namespace_that_goes_does_not_hold_up_the_others() {
     let api = FakeApi::new();
     api.refuse_next(is_post, 403, "events is forbidden: namespace default is being terminated");

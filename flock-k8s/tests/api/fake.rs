@@ -43,6 +43,7 @@ pub struct State {
     mode: Mode,
     interventions: Vec<Intervention>,
     refused: Option<Refusal>,
+    ignored: Option<fn(&Recorded) -> bool>,
 }
 
 /// Which requests are answered with which code and message.
@@ -106,6 +107,7 @@ impl FakeApi {
             mode: Mode::Up,
             interventions: Vec::new(),
             refused: None,
+            ignored: None,
         };
         Self { state: Arc::new(Mutex::new(state)), happened: Arc::default() }
     }
@@ -222,6 +224,11 @@ impl FakeApi {
         self.change(|state| state.refused = Some((is_for, code, message)));
     }
 
+    /// Nothing is said to these requests from now on.
+    pub fn ignore_all(&self, is_for: fn(&Recorded) -> bool) {
+        self.change(|state| state.ignored = Some(is_for));
+    }
+
     /// No more.
     pub fn refuse_none(&self) {
         self.change(|state| state.refused = None);
@@ -272,6 +279,9 @@ impl State {
             && is_for(request)
         {
             return Some(Ok(failure(code, message)));
+        }
+        if self.ignored.is_some_and(|is_for| is_for(request)) {
+            return None;
         }
         match self.mode {
             Mode::Up => Some(Ok(self.serve(request))),
