@@ -98,8 +98,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
             }
             let until = stop.requested();
             reaper = Some(tokio::spawn(async move { handler.run_reaper(until).await }));
-            shutdown.await;
-            Ok(())
+            tokio::select! {
+                () = &mut shutdown => Ok(()),
+                ended = ended(following.as_mut()) => Err(AgentError::Following(ended)),
+            }
         }
     };
     tracing::info!("stopping; pods keep their addresses, routes and announcements");
@@ -127,6 +129,14 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
         bird.shutdown().await;
     }
     result
+}
+
+/// Ready when `task`, which goes on for ever, has ended all the same, with what is known of why.
+async fn ended(task: Option<&mut tokio::task::JoinHandle<()>>) -> String {
+    match task {
+        Some(task) => task.await.err().map_or_else(String::new, |error| error.to_string()),
+        None => std::future::pending().await,
+    }
 }
 
 /// Tells all parts of the agent that it ends.

@@ -54,22 +54,26 @@ impl Membership {
         metrics: &Metrics,
     ) -> Result<Self, AgentError> {
         let cluster = Cluster::connect(name.clone()).await?;
+        Ok(Self::of(&cluster, run_dir, startup_taint, metrics))
+    }
+
+    fn of(cluster: &Cluster, run_dir: &Path, startup_taint: Option<String>, metrics: &Metrics) -> Self {
         let (node_config, pods) = (cluster.node_config(), Arc::new(cluster.pods()));
         let watch = node_config.clone();
         metrics.watch_restarts(Watch::NodeConfig, move || watch.health().restarts);
         let watch = Arc::clone(&pods);
         metrics.watch_restarts(Watch::Pods, move || watch.health().restarts);
-        let teller = Teller::new(&cluster);
+        let teller = Teller::new(cluster);
         let events = teller.events().clone();
         metrics.events_dropped(move || events.dropped());
-        Ok(Self {
-            name: name.clone(),
+        Self {
+            name: cluster.node_name().clone(),
             remembered: Remembered::new(run_dir),
             node_config,
             pods,
             teller,
             node: cluster.node(startup_taint),
-        })
+        }
     }
 
     /// The node's pods.
@@ -105,8 +109,9 @@ impl Membership {
                     ("NodeConfigMissing", format!("there is none in the cluster; {hint}, {}", self.name))
                 }
                 NodeConfigState::Unknown => {
-                    let error = self.node_config.health().error.unwrap_or_default();
-                    ("ApiServerAway", format!("the API server has not answered: {error}"))
+                    let silence = "the API server has not answered".to_owned();
+                    let said = self.node_config.health().error;
+                    ("ApiServerAway", said.map_or(silence.clone(), |error| format!("{silence}: {error}")))
                 }
             };
             self.teller.tell(&state, None, Vec::new());
@@ -118,7 +123,8 @@ impl Membership {
             tracing::warn!(reason = message, "waiting for the NodeConfig");
             readiness.send_replace(Readiness::waiting_for(message.clone()));
             self.node.publish(Condition { ready: false, reason: reason.to_owned(), message });
-            patience = REMINDER;
+            // Where nothing is known, the reason may soon be.
+            patience = if state == NodeConfigState::Unknown { ANSWER_WAIT } else { REMINDER };
         }
     }
 
@@ -214,3 +220,6 @@ fn log(state: &NodeConfigState) {
         NodeConfigState::Valid { .. } | NodeConfigState::Unknown => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,11 @@ pub enum AgentError {
     /// Records of this boot can't be told from those of another.
     #[error("can't read which boot this is from /proc/sys/kernel/random/boot_id: {0}; mount /proc")]
     BootId(#[source] io::Error),
+    /// Changes of the NodeConfig would not be noticed any more.
+    #[error(
+        "the task that follows the NodeConfig has ended: {0}; this is a defect, please report it with the log"
+    )]
+    Following(String),
     /// The kernel or the records could not be brought in order.
     #[error("the node can't be brought in order: {0}")]
     Recover(#[from] HandlerError),
