@@ -17,6 +17,9 @@
 //! - Only what it put there is taken away. What that was stands in its [`receipt`], which
 //!   is written before a file comes in place; a file that was changed by somebody since
 //!   is left where it is.
+//! - What somebody else had in its place is kept beside it, the first time, under a name
+//!   that no runtime reads, and stays there. What was the same is not touched, and not
+//!   taken away either.
 //! - Credentials are neither needed nor written.
 
 use std::io;
@@ -130,7 +133,7 @@ pub fn install(
         // Somebody's damage to the receipt must not keep a node from its pods.
         Err(error @ InstallerError::Receipt { .. }) => {
             tell(&format!("{error}; going on with a new one"));
-            Place { options, files, receipt: Receipt::default(), tell }
+            Place { options, files, receipt: Receipt::default(), lost: true, tell }
         }
         place => place?,
     };
@@ -195,6 +198,8 @@ struct Place<'a> {
     options: &'a Options,
     files: &'a dyn Files,
     receipt: Receipt,
+    /// Whether there was another one before: what it named is not known any more.
+    lost: bool,
     tell: &'a mut dyn FnMut(&str),
 }
 
@@ -220,7 +225,7 @@ impl<'a> Place<'a> {
             Some(entry) => Receipt::parse(&entry.bytes)
                 .map_err(|reason| InstallerError::Receipt { path: path.clone(), reason })?,
         };
-        Ok(Self { options, files, receipt, tell })
+        Ok(Self { options, files, receipt, lost: false, tell })
     }
 
     fn receipt_path(&self) -> PathBuf {
@@ -240,25 +245,30 @@ impl<'a> Place<'a> {
         let path = self.path(item, name);
         let there = self.files.read(&path).map_err(InstallerError::file("read", &path))?;
         let digest = Digest::of(bytes);
+        let is_right = there.as_ref().is_some_and(|entry| entry.is(bytes, mode));
         if let Some(entry) = &there
-            && entry.bytes != bytes
             && !self.receipt.owns(item, name, &Digest::of(&entry.bytes))
         {
-            self.keep(&path, entry)?;
+            if is_right && !self.lost {
+                self.receipt.forget(item, name);
+                (self.tell)(&format!(
+                    "{} is as it should be, and not put there by flock-installer: uninstall leaves it",
+                    path.display()
+                ));
+                return Ok(());
+            }
+            if entry.bytes != bytes {
+                self.keep(&path, entry)?;
+            }
         }
         self.receipt.expect(item, name, digest.clone());
         self.save_receipt()?;
-        match there {
-            Some(Entry { bytes: found, mode: found_mode, is_plain: true })
-                if found == bytes && found_mode == mode =>
-            {
-                (self.tell)(&format!("{} is as it should be", path.display()));
-            }
-            there => {
-                self.replace(&path, bytes, mode)?;
-                let verb = if there.is_some() { "replaced" } else { "wrote" };
-                (self.tell)(&format!("{verb} {}", path.display()));
-            }
+        if is_right {
+            (self.tell)(&format!("{} is as it should be", path.display()));
+        } else {
+            self.replace(&path, bytes, mode)?;
+            let verb = if there.is_some() { "replaced" } else { "wrote" };
+            (self.tell)(&format!("{verb} {}", path.display()));
         }
         self.receipt.settle(item, name, digest);
         Ok(())
@@ -315,7 +325,11 @@ impl<'a> Place<'a> {
         let path = self.receipt_path();
         let text = self.receipt.text();
         let there = self.files.read(&path).map_err(InstallerError::file("read", &path))?;
-        if there.is_some_and(|entry| entry.bytes == text.as_bytes()) {
+        let is_right = match &there {
+            Some(entry) => entry.bytes == text.as_bytes(),
+            None => self.receipt.is_empty(),
+        };
+        if is_right {
             return Ok(());
         }
         self.replace(&path, text.as_bytes(), RECEIPT_MODE)

@@ -1,4 +1,5 @@
 //! The installer on directories of a test, with plugins that are shell scripts.
+#![cfg(feature = "installer")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -18,6 +18,13 @@ pub struct Entry {
     pub is_plain: bool,
 }
 
+impl Entry {
+    /// Whether it is a file with this content and these permissions.
+    pub fn is(&self, bytes: &[u8], mode: u32) -> bool {
+        self.is_plain && self.bytes == bytes && self.mode == mode
+    }
+}
+
 /// What the installer does with files.
 pub trait Files {
     /// Makes a directory and those above it, where they are missing.

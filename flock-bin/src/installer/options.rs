@@ -14,6 +14,8 @@ Files:
   BIN-DIR/flock                      the plugin
   CONF-DIR/01-flock.conflist         the network configuration, see --conf-name
   CONF-DIR/.flock-installer.receipt  what was installed, for uninstall
+  *.before-flock in both             what somebody else had in the place of one of them, and was
+                                     not the same; it stays when Flock is uninstalled
   .*.flock-tmp in both               a file before it comes in place; what a run that was killed
                                      left of them is removed by the next
 
@@ -28,6 +30,7 @@ Chained plugins:
 Uninstall:
   Takes away the configuration, then the plugin, then the receipt. Only what the receipt names
   is taken away, and only if it is unchanged; what somebody changed since is left and named.
+  What was there before, and was the same, is not named in it.
   Pods that run keep their network as long as nobody removes their links.
 
 Exit status:

@@ -1,6 +1,7 @@
 //! Files of others are left alone, and so are those that somebody changed.
 
 use std::fs;
+use std::process::Command;
 
 use flock_bin::installer::files::HostFiles;
 use flock_bin::installer::uninstall;
@@ -61,6 +62,37 @@ fn what_was_there_before_is_kept_under_another_name() {
     node.install(&[]);
     node.uninstall();
     assert_eq!(kept(), theirs);
+    assert_eq!(node.names(), [format!("{CONFLIST}.before-flock"), "flock.before-flock".to_owned()]);
+}
+
+/// As where the system's own packages have put it there.
+#[test]
+fn what_was_there_before_and_is_the_same_is_not_taken_away() {
+    let node = Node::new();
+    let plugin = node.bin().join("flock");
+    node.install(&[]);
+    let config = fs::read(node.conf().join(CONFLIST)).unwrap();
+    node.uninstall();
+
+    Command::new("cp").arg("-p").args([&node.path("flock"), &plugin]).status().unwrap();
+    for _ in 0..2 {
+        assert_said(&node.install(&[]), "flock is as it should be, and not put there by flock-installer");
+    }
+    node.uninstall();
+    assert_eq!(node.names(), ["flock"]);
+
+    fs::write(node.conf().join(CONFLIST), config).unwrap();
+    Command::new("chmod").arg("644").arg(node.conf().join(CONFLIST)).status().unwrap();
+    let before = node.files();
+    node.install(&[]);
+    assert_eq!(node.files(), before, "there is nothing that a receipt could be about");
+    assert_said(&node.uninstall(), "nothing to uninstall: ");
+    assert_eq!(node.files(), before);
+
+    // The next release differs: now it is the installer's.
+    node.release("two", &["0.4.0"]);
+    node.install(&[]);
+    node.uninstall();
     assert_eq!(node.names(), [format!("{CONFLIST}.before-flock"), "flock.before-flock".to_owned()]);
 }
 

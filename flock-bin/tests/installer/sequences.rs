@@ -92,6 +92,12 @@ proptest! {
                 });
                 prop_assert!(whole, "{:?}: half of {}: {:?}", event, name, found);
                 let somebodys = before.get(name).is_some_and(|found| found == SOMEBODY);
+                if let Event::Install(..) = event
+                    && somebodys
+                    && found != before.get(name)
+                {
+                    prop_assert_eq!(after.get(&format!("{name}.before-flock")), before.get(name));
+                }
                 match event {
                     Event::Uninstall(_) if somebodys => prop_assert_eq!(found, before.get(name)),
                     Event::Uninstall(_) if done.is_ok() => prop_assert_eq!(found, None),
