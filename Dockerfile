@@ -4,6 +4,11 @@
 #
 #   make image                          flock:dev
 #   make image IMAGE=registry/flock:1   another name
+#
+# Which registry has the two images below is for the builder to know. buildah reads it from
+# registries.conf (unqualified-search-registries), or give the full names:
+#
+#   make image RUST_IMAGE=… BASE_IMAGE=…
 
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG BASE_IMAGE=debian:bookworm-slim
