@@ -20,7 +20,7 @@ use flock_examples::{LabError, Result, programs, sandbox};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
-const IMAGE: &str = "docker.io/lab/busybox:1";
+const IMAGE: &str = "localhost/lab/busybox:1";
 /// Where Debian's containernetworking-plugins are.
 const OTHER_PLUGINS: &str = "/usr/lib/cni";
 
