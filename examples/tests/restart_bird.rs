@@ -18,7 +18,7 @@ use flock_examples::{Result, sandbox};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// One ping every 20 ms for each address, both ways, until it is ended.
+/// One ping every 10 ms for each address, both ways, until it is ended.
 struct Traffic {
     pings: Vec<(String, Child)>,
 }
@@ -29,7 +29,7 @@ impl Traffic {
         let pings = ways.into_iter().flat_map(|(from, to)| {
             to.addresses.iter().map(|address| {
                 let mut command = from.netns().command("ping");
-                command.args(["-n", "-i", "0.02", "-W", "1"]).arg(address.to_string());
+                command.args(["-n", "-i", "0.01", "-W", "1"]).arg(address.to_string());
                 command.stdout(Stdio::piped());
                 (format!("{} to {address}", from.name()), command.spawn().unwrap())
             })
@@ -49,7 +49,7 @@ impl Traffic {
                 unreachable!("{while_}: {what}: no summary in {said}");
             };
             // The last request may be on its way when the ping ends.
-            assert!(sent > 50 && received + 1 >= sent, "{while_}: {what}: {summary}");
+            assert!(sent > 20 && received + 1 >= sent, "{while_}: {what}: {summary}");
         }
         Ok(())
     }
