@@ -1,6 +1,7 @@
 //! Commands that end, and daemons that do not.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -9,7 +10,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::{LabError, Result};
 
-const INSTALL_HINT: &str = "is it installed? `make demo` and `make test` install what is missing";
+const INSTALL_HINT: &str = "is it installed? `make demo`, `make test` and `make e2e` install what is missing";
 
 /// Runs `command` to its end and answers with its standard output; a bad status is an error.
 pub fn run(command: &mut Command) -> Result<String> {
@@ -41,7 +42,7 @@ pub fn output(command: &mut Command) -> Result<Output> {
 }
 
 /// For `map_err` where `command` is started.
-pub(crate) fn start_error(command: &Command) -> impl FnOnce(std::io::Error) -> LabError + use<> {
+pub(crate) fn start_error(command: &Command) -> impl FnOnce(io::Error) -> LabError + use<> {
     let program = command.get_program().to_string_lossy().into_owned();
     move |source| LabError::Start { program, source, hint: INSTALL_HINT }
 }
@@ -111,10 +112,8 @@ impl Daemon {
 
     /// Asks it to end (SIGTERM) and waits until it has.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // A process that has ended by itself is what was wanted.
-            rustix::process::kill_process(pid, Signal::TERM).ok();
-        }
+        // A process that has ended by itself is what was wanted.
+        send(self.child.id(), Signal::TERM).ok();
         self.child.wait().map_err(LabError::file("wait for", &self.name))
     }
 
@@ -135,6 +134,12 @@ impl Drop for Daemon {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn send(pid: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+    Ok(rustix::process::kill_process(pid, signal)?)
 }
 
 /// The last `lines` lines of a log, indented; says so if there are none.

@@ -12,19 +12,23 @@ use flock_examples::{LabError, Result};
 use serde_json::Value;
 
 use crate::http::{self, Answer};
-use crate::pod::{is_ready, selector};
+use crate::pod::{condition, is_ready, selector};
 
 /// Where it runs.
 pub(crate) const NAMESPACE: &str = "flock-system";
 const NODE_CONFIGS: &str = "/apis/flock.fritzlab.net/v1alpha1/nodeconfigs";
 /// What the installer writes for the runtime.
 pub(crate) const CONFLIST: &str = "/etc/cni/net.d/01-flock.conflist";
+/// As BIRD's container has it.
+pub(crate) const BIRD_SOCKET: &str = "/run/flock/bird.ctl";
 /// Of the agent's probes and metrics.
 pub(crate) const PORT: u16 = 9430;
 /// For pods of a DaemonSet to be made or replaced on all nodes.
 const ROLLOUT: Duration = Duration::from_secs(120);
 /// For something that follows in a moment.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// Of the router: one of each family with each node.
+pub(crate) const SESSIONS: usize = 4;
 
 /// A part of Flock that is a DaemonSet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +68,19 @@ impl Part {
         name.ok_or_else(|| {
             LabError::Unexpected(format!("there is no pod of {} on {node}", self.daemon_set()))
         })
+    }
+
+    /// Which pods these are and how often their containers were started: the same as long as
+    /// none was replaced or restarted.
+    pub(crate) fn lives(self, cluster: &Cluster) -> Result<Vec<String>> {
+        let pods = self.pods(cluster)?;
+        let life = |pod: &Value| {
+            let restarts = pod.pointer("/status/containerStatuses/0/restartCount");
+            format!("{} {}", pod["metadata"]["uid"], restarts.unwrap_or(&Value::Null))
+        };
+        let mut lives: Vec<String> = pods.iter().map(life).collect();
+        lives.sort();
+        Ok(lives)
     }
 
     /// Waits until it is ready on this many nodes.
@@ -123,9 +140,25 @@ pub(crate) fn apply_node_config(cluster: &Cluster, plan: Plan) -> Result<()> {
     cluster.control.apply(&plan.node_config()).map(drop)
 }
 
+/// Waits until the agent of a node has put the NodeConfig in force as it is now.
+pub(crate) fn in_force(cluster: &Cluster, node: &str) -> Result<()> {
+    until(&format!("the NodeConfig {node} to be in force"), SOON, || {
+        let config = node_config(cluster, node)?;
+        let current = config.pointer("/status/observedGeneration") == config.pointer("/metadata/generation");
+        let ready = condition(&config, "Ready").is_some_and(|ready| ready["status"] == "True");
+        Ok(if current && ready { Probe::Done(()) } else { Probe::Waiting(config.to_string()) })
+    })
+}
+
 /// What the agent of a node answers at `path`, as seen by the router.
 pub(crate) fn ask_agent(cluster: &Cluster, machine: &Machine, path: &str) -> Result<Answer> {
     http::get(&cluster.router.netns, (machine.addresses[0], PORT), path, 5)
+}
+
+/// One value of what `/metrics` says, by the name and the labels in their order.
+pub(crate) fn metric(text: &str, series: &str) -> Option<f64> {
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    values.find_map(|value| value.trim().parse().ok())
 }
 
 /// What a node has for its pods: records, links and routes.
@@ -141,8 +174,12 @@ impl Holdings {
         let links = machine.netns.ip(&["-brief", "link", "show"])?;
         let routes =
             machine.netns.ip(&["-4", "route", "show"])? + &machine.netns.ip(&["-6", "route", "show"])?;
+        // A summary is the node's, and stays.
+        let is_pods = |line: &&str| {
+            line.contains("flock") || (line.contains("proto 70") && !line.starts_with("blackhole"))
+        };
         let pods = |text: &str| -> Vec<String> {
-            text.lines().filter(|line| line.contains("flock")).map(|line| line.trim().to_owned()).collect()
+            text.lines().filter(is_pods).map(|line| line.trim().to_owned()).collect()
         };
         Ok(Self {
             records: machine.names("/run/flock/attachments")?,
@@ -166,4 +203,11 @@ impl Holdings {
             },
         )
     }
+}
+
+/// The router's sessions with the time since which they are up.
+pub(crate) fn sessions(cluster: &Cluster) -> Result<Vec<String>> {
+    let said = cluster.router.bird.query("show protocols \"node*\"")?;
+    let words = said.lines().map(|line| line.split_whitespace().take(6).collect::<Vec<_>>().join(" "));
+    Ok(words.filter(|line| line.contains("Established")).collect())
 }

@@ -87,7 +87,7 @@ fn prove(sandbox: &Sandbox, options: &Options) -> ExitCode {
         }
     };
     if let Some(lab) = &lab {
-        lab.measured.show(&screen);
+        lab.measured.show(&screen, &options.logs);
     }
     screen.line("");
     let time = start.elapsed().as_secs();

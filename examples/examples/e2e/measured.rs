@@ -1,6 +1,8 @@
 //! What was measured, to be shown at the end.
 
 use std::fmt;
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use flock_examples::cluster::Cluster;
@@ -39,11 +41,17 @@ impl Measured {
         self.add(what, text);
     }
 
-    /// Prints all of it.
-    pub(crate) fn show(&self, screen: &Screen) {
+    /// Prints all of it, and leaves it in a file.
+    pub(crate) fn show(&self, screen: &Screen, logs: &Path) {
         screen.heading("Measured");
-        for (what, value) in &self.lines {
-            screen.line(format!("  {what:<42} {value}"));
+        let lines: Vec<String> =
+            self.lines.iter().map(|(what, value)| format!("  {what:<42} {value}")).collect();
+        for line in &lines {
+            screen.line(line);
+        }
+        let file = logs.join("measured.txt");
+        if let Err(error) = fs::write(&file, lines.join("\n") + "\n") {
+            screen.line(format!("  can't write {}: {error}", file.display()));
         }
     }
 }
@@ -92,6 +100,9 @@ impl fmt::Display for AddDurations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bound = |share| self.quantile(share) * 1000.0;
         let count = self.buckets.last().map_or(0.0, |(_, count)| *count);
+        if count == 0.0 {
+            return f.write_str("none");
+        }
         write!(f, "median within {} ms, 90 % within {} ms, of {count}", bound(0.5), bound(0.9))
     }
 }

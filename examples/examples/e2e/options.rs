@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::scenarios::names;
+
 /// The usage, as it is printed.
 const USAGE: &str = "\
 usage: e2e --kubernetes DIR --image ARCHIVE --deploy DIR --logs DIR [--only NAME] [--keep]
@@ -41,7 +43,11 @@ impl Options {
                 "--image" => image = Some(absolute(&value)?),
                 "--deploy" => deploy = Some(absolute(&value)?),
                 "--logs" => logs = Some(absolute(&value)?),
-                "--only" => only.push(value),
+                "--only" if names().any(|name| name.contains(&value)) => only.push(value),
+                "--only" => {
+                    let names = names().collect::<Vec<_>>().join(", ");
+                    return Err(format!("found --only {value:?}, expected a part of one of {names}"));
+                }
                 _ => return Err(format!("found {word:?}, expected an option\n{USAGE}")),
             }
         }

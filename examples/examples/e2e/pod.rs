@@ -152,20 +152,11 @@ impl Pod {
     /// Its network, as its node's runtime has it.
     pub(crate) fn netns(&self, cluster: &Cluster) -> Result<Netns> {
         let machine = cluster.machine(&self.node)?;
-        let filter = format!("labels.\"io.kubernetes.pod.uid\"=={}", self.uid);
-        let containers = machine.ctr(&["containers", "list", "--quiet", &filter])?;
-        let tasks = machine.ctr(&["tasks", "list"])?;
-        let pid =
-            tasks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find_map(
-                |words| match words[..] {
-                    [container, pid, "RUNNING"] if containers.contains(container) => Some(pid.to_owned()),
-                    _ => None,
-                },
-            );
-        let pid = pid.ok_or_else(|| {
-            LabError::Unexpected(format!("{} on {} has no running container: {tasks}", self.name, self.node))
+        let task = machine.task(&format!("labels.\"io.kubernetes.pod.uid\"=={}", self.uid))?;
+        let task = task.ok_or_else(|| {
+            LabError::Unexpected(format!("{} on {} has no running container", self.name, self.node))
         })?;
-        Ok(Netns::of_others(&self.name, &PathBuf::from(format!("/proc/{pid}/ns/net"))))
+        Ok(Netns::of_others(&self.name, &PathBuf::from(format!("/proc/{}/ns/net", task.pid()))))
     }
 
     /// Deletes it. The kubelet of this Kubernetes tells the API up to ten seconds after the

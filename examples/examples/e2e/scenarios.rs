@@ -16,6 +16,7 @@ mod chained;
 mod crowd;
 mod install;
 mod node_config;
+mod overlays;
 mod reach;
 mod seen;
 mod uninstall;
@@ -24,7 +25,7 @@ mod upgrade;
 type Play = fn(&Screen, &mut Lab) -> Step<()>;
 
 /// In this order. The first one is always played: all others need what it installs.
-const ALL: [(&str, &str, Play); 12] = [
+const ALL: [(&str, &str, Play); 13] = [
     ("install", "Flock by its manifests", install::play),
     ("reach", "Everyone reaches everyone", reach::play),
     ("annotations", "What pods ask for by annotations", annotations::play),
@@ -36,6 +37,7 @@ const ALL: [(&str, &str, Play); 12] = [
     ("node-config", "A NodeConfig that is wrong, and one that changes", node_config::play),
     ("crowd", "A hundred pods at once, three times", crowd::play),
     ("api-away", "The API server is away", api_away::play),
+    ("overlays", "Other ways to install it", overlays::play),
     ("uninstall", "Installed again, and taken away", uninstall::play),
 ];
 
@@ -55,25 +57,36 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab, options: &Options) -> Tally {
         }
         screen.heading(title);
         let outcome = scenario(screen, lab);
-        match outcome {
-            Ok(()) => tally.passed += 1,
-            Err(failure) => {
-                tally.failed += 1;
-                screen.failure(&failure);
-                let picture = lab.materials.logs.join(format!("{name}.failed"));
-                fs::write(&picture, format!("{}: {}\n\n{}", failure.step, failure.error, look(lab))).ok();
-                screen.line(format!("    how things stood: {}", picture.display()));
-                // Nothing can work on what is not installed.
-                if place == 0 {
-                    return tally;
-                }
+        let failed = outcome.is_err();
+        if let Err(failure) = outcome {
+            screen.failure(&failure);
+            picture(screen, lab, name, &format!("{}: {}", failure.step, failure.error));
+            // Nothing can work on what is not installed.
+            if place == 0 {
+                return Tally { failed: 1, ..tally };
             }
         }
-        if let Err(error) = delete_all(&lab.cluster) {
-            screen.line(format!("    the pods of this scenario do not go: {error}"));
+        let left = delete_all(&lab.cluster);
+        if let Err(error) = &left {
+            screen.line(format!("  ✗ the pods of this scenario do not go: {error}"));
+            picture(screen, lab, &format!("{name}-end"), &error.to_string());
         }
+        let good = !failed && left.is_ok();
+        tally.passed += usize::from(good);
+        tally.failed += usize::from(!good);
     }
     tally
+}
+
+/// The scenarios' names, as `--only` knows them.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(name, ..)| *name)
+}
+
+fn picture(screen: &Screen, lab: &Lab, name: &str, error: &str) {
+    let file = lab.materials.logs.join(format!("{name}.failed"));
+    fs::write(&file, format!("{error}\n\n{}", look(lab))).ok();
+    screen.line(format!("    how things stood: {}", file.display()));
 }
 
 /// What one would look at first.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use flock_examples::netns::Netns;
 use flock_examples::process::Daemon;
@@ -15,6 +16,7 @@ const INTERVAL: &str = "0.01";
 #[derive(Debug)]
 pub(crate) struct Stream {
     title: String,
+    start: Instant,
     ping: Daemon,
 }
 
@@ -30,10 +32,12 @@ impl Stream {
     pub(crate) fn start(from: &Netns, to: IpAddr, logs: &Path) -> Result<Self> {
         let title = format!("{} to {to}", from.name());
         let log = log_of(logs, &title);
+        // An earlier stream's numbers are not this one's.
+        std::fs::remove_file(&log).ok();
         let mut command = from.command("ping");
         command.args(["-n", "-q", "-i", INTERVAL, &to.to_string()]);
         let ping = Daemon::start(&title, &mut command, &log)?;
-        Ok(Self { title, ping })
+        Ok(Self { title, start: Instant::now(), ping })
     }
 
     /// Ends it; an error if not every packet was answered.
@@ -49,10 +53,12 @@ impl Stream {
         let said = std::fs::read_to_string(log).map_err(LabError::file("read", log))?;
         let outcome = outcome(&said)
             .ok_or_else(|| LabError::Unexpected(format!("ping from {}: {said}", self.title)))?;
+        // Half of what there is time for: a busy machine is late now and then.
+        let least = self.start.elapsed().as_millis() / 20;
         // The last one may be on its way.
-        if outcome.sent < 10 || outcome.answered + 1 < outcome.sent {
+        if u128::from(outcome.sent) < least || outcome.answered + 1 < outcome.sent {
             return Err(LabError::Unexpected(format!(
-                "{}: {} of {} packets were lost",
+                "{}: {} of {} packets were lost, expected none of {least} or more",
                 self.title,
                 outcome.sent - outcome.answered,
                 outcome.sent

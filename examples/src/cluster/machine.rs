@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::cluster::control::DUAL_STACK;
@@ -15,7 +16,7 @@ use crate::cluster::credentials::Credentials;
 use crate::cluster::image::PAUSE;
 use crate::deadline::{Probe, until};
 use crate::netns::Netns;
-use crate::process::{Daemon, output, run};
+use crate::process::{Daemon, output, run, send};
 use crate::{LabError, Result};
 
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -70,6 +71,25 @@ pub struct Machine {
     kubelet: Option<Daemon>,
     kube_proxy: Option<Daemon>,
     logs: PathBuf,
+}
+
+/// A container that runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Task {
+    pid: u32,
+}
+
+impl Task {
+    /// The id of its first process.
+    pub fn pid(self) -> u32 {
+        self.pid
+    }
+
+    /// Kills that process (SIGKILL).
+    pub fn kill(self) -> Result<()> {
+        let named = format!("the process {}", self.pid);
+        send(self.pid, Signal::KILL).map_err(LabError::file("kill", named))
+    }
 }
 
 impl Machine {
@@ -175,6 +195,19 @@ impl Machine {
     /// What `ctr` says about the containers of the kubelet.
     pub fn ctr(&self, arguments: &[&str]) -> Result<String> {
         run(self.command("ctr").args(["--address", CONTAINERD, "--namespace", "k8s.io"]).args(arguments))
+    }
+
+    /// A running container that this filter of containerd selects.
+    pub fn task(&self, filter: &str) -> Result<Option<Task>> {
+        let containers = self.ctr(&["containers", "list", "--quiet", filter])?;
+        let tasks = self.ctr(&["tasks", "list"])?;
+        let running = tasks.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [container, pid, "RUNNING"] if containers.lines().any(|line| line == container) => {
+                pid.parse().ok()
+            }
+            _ => None,
+        });
+        Ok(running.map(|pid| Task { pid }))
     }
 
     /// Starts kubelet and kube-proxy.

@@ -6,6 +6,7 @@ use flock_examples::cluster::Cluster;
 use flock_examples::deadline::{Probe, until};
 use flock_examples::screen::Screen;
 use flock_examples::{LabError, Result};
+use ipnet::IpNet;
 use serde_json::json;
 
 use crate::flock::SOON;
@@ -33,10 +34,10 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
     screen.step("a pool", || {
         let wanted = Wanted::new("pool").on("node2").annotation("cidr6", POOL6).annotation("cidr4", POOL4);
         let pod = wanted.start(cluster)?;
-        for (ipv6, start) in [(true, "2001:db8:2:0:1:"), (false, "10.0.2.24")] {
-            let address = pod.address(ipv6)?.to_string();
-            if !address.starts_with(start) {
-                return Err(LabError::Unexpected(format!("{address} is not in {POOL6} or {POOL4}")));
+        for (ipv6, pool) in [(true, POOL6), (false, POOL4)] {
+            let address = pod.address(ipv6)?;
+            if !pool.parse::<IpNet>().is_ok_and(|pool| pool.contains(&address)) {
+                return Err(LabError::Unexpected(format!("{address} is not in {pool}")));
             }
         }
         Ok(((), format!("a pod gets addresses from the pools that it names, {POOL6} and {POOL4}")))
@@ -114,7 +115,8 @@ fn recreate_stable(cluster: &Cluster) -> Result<(Pod, Pod)> {
 fn bad_value(cluster: &Cluster) -> Result<()> {
     Wanted::new("bad").on("node1").annotation("ipv4", "bananas").create(cluster)?;
     let api = cluster.api();
-    let told = |text: &str| text.contains(&format!("{GROUP}/ipv4")) && text.contains("bananas");
+    let key = format!("{GROUP}/ipv4");
+    let told = |text: &str| [&key, "bananas", "expected"].iter().all(|part| text.contains(part));
     until("an Event of Flock about the bad value", SOON, || {
         let events = api.list(&events_of("bad"))?;
         let ours = events.iter().find(|event| {
@@ -127,7 +129,10 @@ fn bad_value(cluster: &Cluster) -> Result<()> {
         Ok(if ours.is_some() { Probe::Done(()) } else { Probe::Waiting(seen()) })
     })?;
     let described = cluster.kubectl(&["describe", "pod", "bad"])?;
-    if !told(&described) {
+    // Above its Events stand the pod's annotations.
+    let events = described.split_once("\nEvents:").map_or("", |(_, events)| events);
+    let ours: Vec<&str> = events.lines().filter(|line| line.contains("flock-agent")).collect();
+    if !ours.iter().any(|line| line.contains("FailedAttach") && told(line)) {
         return Err(LabError::Unexpected(format!("kubectl describe says nothing of it: {described}")));
     }
     Ok(())

@@ -11,7 +11,7 @@ use flock_examples::cluster::machine::Machine;
 use flock_examples::deadline::{Probe, until};
 use flock_examples::screen::Screen;
 
-use crate::flock::{Holdings, ask_agent};
+use crate::flock::{Holdings, SOON, ask_agent};
 use crate::measured::AddDurations;
 use crate::pod::{PODS, Pod, Wanted, is_ready, selector};
 use crate::scenarios::seen::expect;
@@ -36,6 +36,17 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
             Ok((times, format!("{PODS_AT_ONCE} pods created at once, all Running after {last:.1} s")))
         })?;
         all.extend(times);
+        screen.step("what the nodes hold", || {
+            let held = cluster.machines.iter().map(Holdings::of).collect::<Result<Vec<_>>>()?;
+            let count = |part: fn(&Holdings) -> usize| held.iter().map(part).sum::<usize>();
+            let found =
+                [count(|it| it.records.len()), count(|it| it.links.len()), count(|it| it.routes.len())];
+            let least = [PODS_AT_ONCE, PODS_AT_ONCE, 2 * PODS_AT_ONCE];
+            expect(found[..2] == least[..2] && found[2] >= least[2], || {
+                format!("found {found:?} records, links and routes, expected {least:?}")
+            })?;
+            Ok(((), format!("{} records, {} links, {} routes", found[0], found[1], found[2])))
+        })?;
         screen.step("deletion", || {
             let start = Instant::now();
             cluster.api().delete(PODS)?;
@@ -91,11 +102,15 @@ fn create(cluster: &Cluster, round: usize) -> Result<Vec<Duration>> {
 
 /// As the agent counts them.
 fn no_address_in_use(cluster: &Cluster, machine: &Machine) -> Result<()> {
-    let text = ask_agent(cluster, machine, "/metrics")?.body;
-    let in_use: Vec<&str> = text
-        .lines()
-        .filter(|line| line.starts_with("flock_addresses{") && line.contains("\"in_use\""))
-        .collect();
-    let none = in_use.len() == 2 && in_use.iter().all(|line| line.ends_with(" 0.0") || line.ends_with(" 0"));
-    expect(none, || format!("{} still has addresses in use: {in_use:?}", machine.name()))
+    // They are released after the records are gone.
+    until(&format!("no address of {} to be in use", machine.name()), SOON, || {
+        let text = ask_agent(cluster, machine, "/metrics")?.body;
+        let in_use: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("flock_addresses{") && line.contains("\"in_use\""))
+            .collect();
+        let none =
+            in_use.len() == 2 && in_use.iter().all(|line| line.ends_with(" 0.0") || line.ends_with(" 0"));
+        Ok(if none { Probe::Done(()) } else { Probe::Waiting(in_use.join("\n")) })
+    })
 }

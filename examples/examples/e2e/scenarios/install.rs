@@ -3,20 +3,28 @@
 
 use std::time::{Duration, Instant};
 
+use flock_examples::Result;
+use flock_examples::cluster::Cluster;
 use flock_examples::deadline::{Probe, until};
 use flock_examples::fabric::Plan;
 use flock_examples::screen::Screen;
 
-use crate::flock::{Part, SOON, apply_node_config, ask_agent};
+use crate::flock::{Part, SESSIONS, SOON, apply_node_config, ask_agent};
+use crate::pod::condition;
+use crate::scenarios::seen::text;
 use crate::{Lab, Step};
 
 /// For images to be unpacked and daemons to start.
 const START: Duration = Duration::from_secs(90);
-/// Two nodes with one session for each family.
-const SESSIONS: usize = 4;
 
 pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
     let Lab { cluster, manifests, measured, .. } = lab;
+    screen.step("nodes without a network", || {
+        for machine in &cluster.machines {
+            node_condition(cluster, machine.name(), "Ready", ["False", "KubeletNotReady"])?;
+        }
+        Ok(((), "without a CNI the nodes are not Ready".to_owned()))
+    })?;
     let start = Instant::now();
     screen.step("kubectl apply -k deploy/base", || {
         manifests.kubectl(cluster, "apply", "base")?;
@@ -40,6 +48,7 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
                 let named = said.lines().any(|line| line.contains("NodeConfig") && line.contains(wanted));
                 Ok(if named { Probe::Done(()) } else { Probe::Waiting(said) })
             })?;
+            node_condition(cluster, wanted, "NetworkUnavailable", ["True", "NodeConfigMissing"])?;
         }
         Ok(((), "without NodeConfigs the agents are not ready, and say which one is missing".to_owned()))
     })?;
@@ -62,4 +71,14 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
     })?;
     measured.add("manifests applied to BGP sessions up", format!("{:.1} s", start.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// Waits until a node has a condition with this status and reason.
+fn node_condition(cluster: &Cluster, node: &str, kind: &str, wanted: [&str; 2]) -> Result<()> {
+    until(&format!("{node} to be {kind}: {wanted:?}"), SOON, || {
+        let node = cluster.api().get(&format!("/api/v1/nodes/{node}"))?;
+        let found = condition(&node, kind).cloned().unwrap_or_default();
+        let same = ["/status", "/reason"].map(|part| text(&found, part)) == wanted;
+        Ok(if same { Probe::Done(()) } else { Probe::Waiting(found.to_string()) })
+    })
 }

@@ -10,7 +10,7 @@ use flock_examples::screen::Screen;
 use flock_examples::{LabError, Result};
 use serde_json::{Value, json};
 
-use crate::flock::{SOON, node_config, patch_node_config};
+use crate::flock::{BIRD_SOCKET, NAMESPACE, Part, SESSIONS, SOON, node_config, patch_node_config, sessions};
 use crate::pod::{Pod, Wanted, condition};
 use crate::scenarios::seen::{expect, text};
 use crate::{Lab, Step};
@@ -20,6 +20,8 @@ const ANSWER: Duration = Duration::from_secs(1);
 const NODE: &str = "node1";
 /// IPv6 needs 1280: two values that do not go together, which a schema can't say.
 const WRONG_MTU: u32 = 1000;
+/// Of a peer that is not there, on the link to the router.
+const SPARE_PEER: &str = "2001:db8:ffff:1::99";
 
 pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
     let cluster = &lab.cluster;
@@ -48,6 +50,7 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
         Ok(([old, far], "a pod with addresses of the old prefixes, and one on the other node".to_owned()))
     })?;
     let plan = Plan::new(1);
+    let before = lives_and_sessions(cluster);
     let new = screen.step("other prefixes", || {
         change(cluster, &plan.second_cidr6(), &plan.second_cidr4())?;
         let new = Wanted::new("new").on(NODE).start(cluster)?;
@@ -72,20 +75,23 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
         Ok(((), "the old pod keeps its addresses; it and the new one are reached from everywhere".to_owned()))
     })?;
     screen.step("the router's table", || {
+        let [old, _] = &old;
         for prefix in [plan.second_cidr6(), plan.second_cidr4()] {
             announced(cluster, &prefix, true)?;
         }
-        let [old, _] = &old;
-        old.delete(cluster)?;
         for address in &old.addresses {
-            announced(cluster, &host_prefix(*address), false)?;
+            announced(cluster, &host_prefix(*address), true)?;
         }
         for prefix in [plan.cidr6(), plan.cidr4()] {
             announced(cluster, &prefix, false)?;
         }
+        old.delete(cluster)?;
+        for address in &old.addresses {
+            announced(cluster, &host_prefix(*address), false)?;
+        }
         Ok((
             (),
-            "the router has the new prefixes, and nothing of the old ones when the old pod is gone"
+            "the router has the new prefixes, and of the old ones just the old pod, as long as it is there"
                 .to_owned(),
         ))
     })?;
@@ -98,7 +104,41 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
             cluster.router.netns.reach(address, SOON)?;
         }
         Ok(((), "back to the first prefixes".to_owned()))
+    })?;
+    screen.step("agents and sessions", || {
+        let (before, after) = (before?, lives_and_sessions(cluster)?);
+        expect(before == after, || format!("agents and sessions were {before:?} and are {after:?}"))?;
+        Ok(((), "all of it without a restart of an agent, nor of a BGP session".to_owned()))
+    })?;
+    screen.step("a peer more", || {
+        with_peers(cluster, plan, 1)?;
+        with_peers(cluster, plan, 0)?;
+        Ok(((), "a BGP peer comes and goes with the NodeConfig, in BIRD without a restart too".to_owned()))
     })
+}
+
+/// What a change of a NodeConfig leaves as it is.
+fn lives_and_sessions(cluster: &Cluster) -> Result<(Vec<String>, Vec<String>)> {
+    Ok((Part::Agent.lives(cluster)?, sessions(cluster)?))
+}
+
+/// Has this many peers more in the NodeConfig, and waits for BIRD to have them.
+fn with_peers(cluster: &Cluster, plan: Plan, more: usize) -> Result<()> {
+    let mut peers = plan.node_config()["spec"]["bgp"]["peers"].as_array().cloned().unwrap_or_default();
+    let ordinary = peers.len();
+    // Nobody is there: a session that is tried is all that is to be seen.
+    peers.extend((0..more).map(|_| json!({"name": "spare", "address": SPARE_PEER, "asn": 64555})));
+    patch_node_config(cluster, NODE, &json!({"spec": {"bgp": {"peers": peers}}}))?;
+    wait_ready(cluster, "True", &[])?;
+    let bird = Part::Bird.pod_on(cluster, NODE)?;
+    let ask = ["-n", NAMESPACE, "exec", &bird, "--", "birdc", "-s", BIRD_SOCKET, "show", "protocols"];
+    until(&format!("BIRD of {NODE} to have {} peers", ordinary + more), SOON, || {
+        let said = cluster.kubectl(&ask)?;
+        let found = said.lines().filter(|line| line.split_whitespace().nth(1) == Some("BGP")).count();
+        Ok(if found == ordinary + more { Probe::Done(()) } else { Probe::Waiting(said) })
+    })?;
+    let up = sessions(cluster)?;
+    expect(up.len() == SESSIONS, || format!("the router's sessions are {up:?}, expected {SESSIONS}"))
 }
 
 fn change(cluster: &Cluster, cidr6: &str, cidr4: &str) -> Result<()> {

@@ -1,10 +1,13 @@
 //! Probes, metrics and conditions: what is seen of Flock without looking inside.
 
+use flock_examples::cluster::machine::Machine;
+use flock_examples::deadline::{Probe, until};
+use flock_examples::process::output;
 use flock_examples::screen::Screen;
 use flock_examples::{LabError, Result};
 use serde_json::Value;
 
-use crate::flock::{ask_agent, node_config};
+use crate::flock::{SOON, ask_agent, metric, node_config};
 use crate::pod::{Wanted, condition};
 use crate::{Lab, Step};
 
@@ -22,17 +25,16 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
     screen.step("metrics", || {
         let pod = Wanted::new("counted").on("node1").start(cluster)?;
         let text = ask_agent(cluster, cluster.machine(&pod.node)?, "/metrics")?.body;
-        for (start, least) in [
-            ("flock_ready ", 1.0),
-            ("flock_requests_total{verb=\"ADD\",code=\"0\"} ", 1.0),
-            ("flock_attachments{state=\"committed\"} ", 1.0),
-            ("flock_addresses{family=\"ipv6\",state=\"in_use\"} ", 1.0),
-            ("flock_bird_configurations_total{result=\"applied\"} ", 1.0),
+        for (series, least) in [
+            ("flock_ready", 1.0),
+            ("flock_requests_total{verb=\"ADD\",code=\"0\"}", 1.0),
+            ("flock_attachments{state=\"committed\"}", 1.0),
+            ("flock_addresses{family=\"ipv6\",state=\"in_use\"}", 1.0),
+            ("flock_bird_configurations_total{result=\"applied\"}", 1.0),
         ] {
-            let line = text.lines().find_map(|line| line.strip_prefix(start));
-            let value: Option<f64> = line.and_then(|value| value.trim().parse().ok());
+            let value = metric(&text, series);
             expect(value.is_some_and(|value| value >= least), || {
-                format!("{start}is {value:?}, expected {least} or more: {text}")
+                format!("{series} is {value:?}, expected {least} or more: {text}")
             })?;
         }
         Ok(((), "/metrics counts what happened".to_owned()))
@@ -59,6 +61,15 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
                 },
             )?;
         }
+        until("the status to count the addresses of a pod", SOON, || {
+            let config = node_config(cluster, "node1")?;
+            let addresses = &config["status"]["addresses"];
+            let counted = ["ipv6", "ipv4"].iter().all(|family| {
+                let (used, free) = (&addresses[family]["inUse"], text(addresses, &format!("/{family}/free")));
+                used.as_i64() >= Some(1) && free.parse::<u128>().is_ok_and(|free| free > 0)
+            });
+            Ok(if counted { Probe::Done(()) } else { Probe::Waiting(config["status"].to_string()) })
+        })?;
         let table = cluster.kubectl(&["get", "nodeconfigs"])?;
         expect(table.contains("2001:db8:1::/64") && table.contains("True"), || table.clone())?;
         Ok((
@@ -66,7 +77,31 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
             "the nodes' network is not unavailable, the NodeConfigs are Ready, also in kubectl get"
                 .to_owned(),
         ))
+    })?;
+    screen.step("credentials", || {
+        for machine in &cluster.machines {
+            // Where the kubelet keeps them for pods: found there, the search is a good one.
+            expect(!credentials(machine, &["/var/lib/kubelet/pods"])?.is_empty(), || {
+                format!("found no token of any pod on {}, expected the agent's", machine.name())
+            })?;
+            let found =
+                credentials(machine, &["/etc/cni/net.d", "/opt/cni/bin/flock", "/run/flock", "/etc/flock"])?;
+            expect(found.is_empty(), || format!("{} has credentials in {found}", machine.name()))?;
+        }
+        Ok(((), "what Flock has on the hosts holds no credentials".to_owned()))
     })
+}
+
+/// The files of a machine with a token (a JWT's header) or a private key in them.
+fn credentials(machine: &Machine, places: &[&str]) -> Result<String> {
+    let mut grep = machine.command("grep");
+    grep.args(["-r", "-l", "-D", "skip", "-E", "eyJhbGciOi|PRIVATE KEY"]).args(places);
+    let output = output(&mut grep)?;
+    // 1 is its answer where nothing was found.
+    match output.status.code() {
+        Some(0 | 1) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        _ => Err(LabError::Unexpected(String::from_utf8_lossy(&output.stderr).into_owned())),
+    }
 }
 
 /// An error with this text unless the condition holds.

@@ -9,7 +9,7 @@ use flock_examples::deadline::{Probe, until};
 use flock_examples::screen::Screen;
 use flock_examples::{LabError, Result};
 
-use crate::flock::{CONFLIST, NAMESPACE, Part};
+use crate::flock::{BIRD_SOCKET, CONFLIST, NAMESPACE, Part, SESSIONS, SOON};
 use crate::pod::END;
 use crate::scenarios::seen::expect;
 use crate::{Lab, Step};
@@ -28,6 +28,30 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
             (),
             "applied and started again: the plugin and its configuration were not even written".to_owned(),
         ))
+    })?;
+    screen.step("goodbye", || {
+        cluster.router.bird.established(SESSIONS, SOON)?;
+        for machine in &cluster.machines {
+            let pod = Part::Bird.pod_on(cluster, machine.name())?;
+            cluster.kubectl(&[
+                "-n",
+                NAMESPACE,
+                "exec",
+                &pod,
+                "--",
+                "birdc",
+                "-s",
+                BIRD_SOCKET,
+                "disable",
+                "all",
+            ])?;
+        }
+        // Well within the time for which it would keep them for graceful restart.
+        until("the router to have no route of the nodes", SOON, || {
+            let routes = cluster.router.bird.query("show route where source = RTS_BGP")?;
+            Ok(if routes.contains("unicast") { Probe::Waiting(routes) } else { Probe::Done(()) })
+        })?;
+        Ok(((), "birdc disable all: the router drops the nodes' routes at once".to_owned()))
     })?;
     screen.step("uninstallation", || {
         cluster.kubectl(&["-n", NAMESPACE, "delete", "daemonset", "flock-agent", "flock-bird"])?;
@@ -72,6 +96,19 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
         let ours: Vec<&str> = left.lines().filter(|line| line.contains("flock")).collect();
         expect(ours.is_empty(), || format!("the cluster still has {ours:?}"))?;
         Ok(((), "kubectl delete -k: nothing is left in the cluster either".to_owned()))
+    })?;
+    screen.step("the nodes' routes", || {
+        for machine in &cluster.machines {
+            for family in ["-4", "-6"] {
+                for protocol in ["bird", "70"] {
+                    machine.netns.ip(&[family, "route", "flush", "proto", protocol])?;
+                }
+            }
+            let left =
+                machine.netns.ip(&["-4", "route", "show"])? + &machine.netns.ip(&["-6", "route", "show"])?;
+            expect(!["proto bird", "proto 70"].iter().any(|ours| left.contains(ours)), || left.clone())?;
+        }
+        Ok(((), "ip route flush, as the manual has it: nothing is left of the nodes' routes".to_owned()))
     })
 }
 

@@ -7,14 +7,11 @@ use flock_examples::Result;
 use flock_examples::cluster::Cluster;
 use flock_examples::screen::Screen;
 
-use crate::flock::{Part, SOON};
+use crate::flock::{Part, SESSIONS, SOON, sessions};
 use crate::pod::{Pod, Wanted};
 use crate::scenarios::seen::expect;
 use crate::traffic::Stream;
 use crate::{Lab, Step};
-
-/// Two nodes with one session for each family.
-const SESSIONS: usize = 4;
 
 /// The agent's: nobody notices.
 pub(crate) fn agent(screen: &Screen, lab: &mut Lab) -> Step<()> {
@@ -36,10 +33,14 @@ pub(crate) fn agent(screen: &Screen, lab: &mut Lab) -> Step<()> {
 
 /// BIRD's: its sessions begin anew, and graceful restart (RFC 4724) keeps the routes.
 pub(crate) fn bird(screen: &Screen, lab: &mut Lab) -> Step<()> {
+    let before = sessions(&lab.cluster);
     restart_under_traffic(screen, lab, Part::Bird)?;
     screen.step("sessions", || {
         lab.cluster.router.bird.established(SESSIONS, SOON)?;
-        Ok(((), format!("the {SESSIONS} BGP sessions are up again")))
+        let (before, after) = (before?, sessions(&lab.cluster)?);
+        let kept: Vec<&String> = after.iter().filter(|session| before.contains(session)).collect();
+        expect(kept.is_empty(), || format!("these sessions never ended, nothing was shown: {kept:?}"))?;
+        Ok(((), format!("the {SESSIONS} BGP sessions are new ones")))
     })
 }
 
@@ -100,11 +101,4 @@ fn streams(cluster: &Cluster, pods: &[Pod; 2]) -> Result<Vec<Ends>> {
         streams.push((cluster.router.netns.clone(), left.address(ipv6)?));
     }
     Ok(streams)
-}
-
-/// The router's sessions with the time since which they are up.
-fn sessions(cluster: &Cluster) -> Result<Vec<String>> {
-    let said = cluster.router.bird.query("show protocols \"node*\"")?;
-    let words = said.lines().map(|line| line.split_whitespace().take(6).collect::<Vec<_>>().join(" "));
-    Ok(words.filter(|line| line.contains("Established")).collect())
 }
