@@ -82,6 +82,7 @@ e2e: ## prove it on a real Kubernetes cluster on this machine, as root (ONLY=sce
 
 .PHONY: crd
 crd: ## write deploy/base/crd.yaml anew, after a change of the NodeConfig's types
+	@mkdir -p $(TARGET_DIR)
 	@cargo run --quiet -p flock-k8s --example crd >$(TARGET_DIR)/crd.yaml
 	@mv $(TARGET_DIR)/crd.yaml deploy/base/crd.yaml
 
