@@ -4,6 +4,7 @@
 #   ONLY=…     make e2e: only the scenarios with this in their names
 #   FLOCK_E2E_IMAGE=host  make e2e: an image of the programs that this machine has built,
 #              which takes seconds, instead of one from the Dockerfile
+#   SAMPLE=k/n make mutants: every n-th change, beginning with the k-th; default 0/3
 #   PROFILE=…  the cargo profile of everything but the plugin, default dev: a cold
 #              build takes a third of the time of a release build, and what is
 #              measured (make bench) is built with the release profile
@@ -85,6 +86,12 @@ crd: ## write deploy/base/crd.yaml anew, after a change of the NodeConfig's type
 	@mkdir -p $(TARGET_DIR)
 	@cargo run --quiet -p flock-k8s --example crd >$(TARGET_DIR)/crd.yaml
 	@mv $(TARGET_DIR)/crd.yaml deploy/base/crd.yaml
+
+# Not part of what every change must pass: it takes an hour.
+.PHONY: mutants
+mutants: ## change the core in one place at a time, to see whether a test notices (SAMPLE=k/n)
+	@.ci/install mutants
+	@.ci/mutants $(TARGET_DIR)/mutants
 
 .PHONY: build
 build: plugin agent ## build the plugin (static) and the agent
