@@ -1,4 +1,7 @@
 //! The directory of records: reading it at the start, replacing one file at a time.
+//!
+//! Each step of a replacement is an event of tracing, at the level of traces:
+//! `tests/store_kill.rs` ends the process at every one of them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -8,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use tracing::trace;
 
 use super::record::{self, EXTENSION, MAX_BYTES, TEMPORARY_EXTENSION};
 use super::{SetAside, failed};
@@ -84,7 +88,10 @@ impl Directory {
         let Some(attachment) = attachment else {
             return match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
-                _ => Ok(()),
+                _ => {
+                    trace!(path = %path.display(), "the file is removed");
+                    Ok(())
+                }
             };
         };
         let bytes = record::encode(attachment).map_err(|error| failed("encode", path)(error.into()))?;
@@ -93,24 +100,30 @@ impl Directory {
             // What can't be removed now is removed when the store is opened next.
             let _ = fs::remove_file(&temporary);
             failed("write", path)(error)
-        })
+        })?;
+        trace!(path = %path.display(), "the new file is in place");
+        Ok(())
     }
 
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        trace!(path = %path.display(), "the new file is made");
         file.write_all(bytes)?;
-        match self.medium {
-            Medium::Memory => Ok(()),
-            Medium::Disk => file.sync_all(),
+        trace!(path = %path.display(), "the new file is written");
+        if self.medium == Medium::Disk {
+            file.sync_all()?;
+            trace!(path = %path.display(), "the new file is synced");
         }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        match self.medium {
-            Medium::Memory => Ok(()),
-            Medium::Disk => self.handle.sync_all(),
+        if self.medium == Medium::Disk {
+            self.handle.sync_all()?;
+            trace!(path = %self.path.display(), "the directory is synced");
         }
+        Ok(())
     }
 
     fn load(&self) -> Result<Contents, StoreError> {
