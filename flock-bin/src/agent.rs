@@ -52,6 +52,16 @@ const NODE_CONFIG_WAIT: Duration = Duration::from_secs(60);
 /// The socket is there at once; what comes before the node is ready is answered with
 /// "try again later" (ADD, CHECK) or waits (DEL).
 pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
+    run_with(options, |backends| backends, shutdown).await
+}
+
+/// The same on the backends that `wrap` makes of the real ones, for agents that look at
+/// the calls, or break them. It is called once, before anything is asked of a backend.
+pub async fn run_with(
+    options: Options,
+    wrap: impl FnOnce(Backends) -> Backends + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), AgentError> {
     let started = Instant::now();
     let stop = Stop::new();
     let readiness = watch::Sender::new(Readiness::waiting_for("the start"));
@@ -81,7 +91,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) ->
     let mut shutdown = std::pin::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => None,
-        outcome = start(&options, supply, &metrics, &readiness, bird.clone()) => Some(outcome),
+        outcome = start(&options, supply, wrap, &metrics, &readiness, bird.clone()) => Some(outcome),
     };
     let (mut reaper, mut following) = (None, None);
     let result = match outcome {
@@ -201,6 +211,7 @@ impl Supply {
 async fn start(
     options: &Options,
     mut supply: Supply,
+    wrap: impl FnOnce(Backends) -> Backends + Send,
     metrics: &Arc<Metrics>,
     readiness: &watch::Sender<Readiness>,
     bird: Option<Arc<BirdAnnouncer>>,
@@ -209,7 +220,7 @@ async fn start(
     readiness.send_replace(Readiness::waiting_for(format!("NodeConfig {node}")));
     let config = supply.node_config(node, readiness).await?;
     readiness.send_replace(Readiness::waiting_for("the records and the kernel to be brought in order"));
-    match (recovered(options, config, supply.pods(), metrics, bird).await, supply) {
+    match (recovered(options, config, supply.pods(), wrap, metrics, bird).await, supply) {
         (Ok(handler), supply) => Ok((handler, supply)),
         (Err(error), Supply::Files { .. }) => Err(error),
         (Err(error), Supply::Cluster(membership)) => {
@@ -224,6 +235,7 @@ async fn recovered(
     options: &Options,
     config: NodeConfig,
     pods: Arc<dyn PodSource>,
+    wrap: impl FnOnce(Backends) -> Backends + Send,
     metrics: &Arc<Metrics>,
     bird: Option<Arc<BirdAnnouncer>>,
 ) -> Result<Arc<Handler>, AgentError> {
@@ -242,7 +254,7 @@ async fn recovered(
         clock,
     };
     let unreadable: Vec<_> = set_aside.iter().filter_map(|file| file.key.clone()).collect();
-    let handler = Handler::new(metered(backends, metrics), config, settings(options)?);
+    let handler = Handler::new(metered(wrap(backends), metrics), config, settings(options)?);
     let recovery = handler.recover(&unreadable).await?;
     metrics.recovered(&recovery);
     tracing::info!(

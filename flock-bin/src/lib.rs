@@ -7,7 +7,8 @@
 //! | `flock-installer` | puts the plugin and its configuration on a node | `installer`, behind the feature of that name |
 //!
 //! An agent with other backends is a main function of one's own: see the module `handler`
-//! of flock-core for the parts and `agent::run` for how they are put together here. A
+//! of flock-core for the parts and `agent::run` for how they are put together here;
+//! `agent::run_with` is the same with the backends wrapped. A
 //! plugin under another name reuses all of [`plugin::run`], for which the process is an
 //! argument:
 //!
