@@ -17,7 +17,9 @@ use flock_core::announcer::MemoryAnnouncer;
 use flock_core::attachment::{Attachment, Netns};
 use flock_core::clock::SystemClock;
 use flock_core::cni::{Operation, RawCall, Verb};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
+use flock_core::dataplane::{
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+};
 use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::node_config::NodeConfig;
@@ -108,6 +110,11 @@ impl Dataplane for Switch {
             say(format_args!("anycast {}", list(routes.iter().map(|route| &route.address))));
         }
         Ok(())
+    }
+
+    /// Nobody else has access to this switch.
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+        std::future::pending().await
     }
 }
 

@@ -15,8 +15,10 @@ use crate::retry::Retry;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod disturbance;
 mod memory;
 
+pub use disturbance::Disturbance;
 pub use memory::MemoryDataplane;
 
 /// Makes attachments real in the kernel and takes them away again.
@@ -69,6 +71,21 @@ pub trait Dataplane: fmt::Debug + Send + Sync + 'static {
 
     /// Makes the node's routes to anycast addresses equal to `routes`.
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError>;
+
+    /// Waits until somebody else may have changed something of Flock's on the node, and
+    /// tells what is worth a look.
+    ///
+    /// It tells of whatever is gone or different on the node's side of attachments and
+    /// on the node itself; pods' namespaces are not watched. What happens between two
+    /// calls is told by the next one, beginning with the making of the dataplane, and a
+    /// dropped call loses nothing. It may tell too much (what somebody changed and put
+    /// right himself), but not of what the methods of this trait do in their normal course:
+    /// a node that others leave alone keeps this waiting. A flood is told as one, by one
+    /// call: [`Disturbance::everything`] if it was more than could be followed.
+    ///
+    /// A disturbance is told to one caller; there is usually one. A backend that has no
+    /// means to notice waits for ever. After an error the next call may succeed.
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError>;
 }
 
 /// What [`Dataplane::prepare`] found on the node.

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use flock_core::attachment::{Attachment, GATEWAY_V4, Netns};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
+use flock_core::dataplane::{
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+};
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 
@@ -124,5 +126,9 @@ impl Dataplane for NetlinkDataplane {
             worker.set_anycast(&routes)
         };
         self.workers.run(job).await
+    }
+
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+        std::future::pending().await
     }
 }

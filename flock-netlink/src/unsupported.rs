@@ -5,7 +5,9 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use flock_core::attachment::{Attachment, Netns};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
+use flock_core::dataplane::{
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+};
 use ipnet::IpNet;
 
 /// There can be none on this platform.
@@ -59,6 +61,10 @@ impl Dataplane for NetlinkDataplane {
     }
 
     async fn set_anycast(&self, _routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
+        match *self {}
+    }
+
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
         match *self {}
     }
 }

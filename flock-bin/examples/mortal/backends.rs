@@ -9,7 +9,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
+use flock_core::dataplane::{
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+};
 use flock_core::handler::Backends;
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
@@ -122,6 +124,11 @@ impl<T: Dataplane + ?Sized> Dataplane for Mortal<T> {
 
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
         self.fate.around("dataplane.set_anycast", self.inner.set_anycast(routes)).await
+    }
+
+    /// No call that counts: it waits for others, and changes nothing.
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+        self.inner.disturbed().await
     }
 }
 

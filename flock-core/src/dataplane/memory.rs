@@ -7,9 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use ipnet::IpNet;
+use tokio::sync::Notify;
 
 use super::{
-    AnycastRoute, AnycastServer, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts, Side,
+    AnycastRoute, AnycastServer, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+    Side,
 };
 use crate::attachment::{Addresses, Attachment, AttachmentKey, GATEWAY_V4, GATEWAY_V6, Netns};
 use crate::name::InterfaceName;
@@ -17,10 +19,13 @@ use crate::name::InterfaceName;
 /// A model of the kernel: namespaces that a test declares, links, routes.
 ///
 /// Where the kernel has links and routes, this has entries in maps, that a test
-/// can look at to find what was left over. It can be told to fail, also halfway.
+/// can look at to find what was left over. It can be told to fail, also halfway, and to
+/// lose things as if somebody else had removed them.
 #[derive(Debug, Default)]
 pub struct MemoryDataplane {
     model: Mutex<Model>,
+    /// Wakes who waits for a disturbance.
+    noticed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +39,8 @@ struct Model {
     routes: BTreeMap<IpNet, InterfaceName>,
     summaries: BTreeSet<IpNet>,
     anycast: BTreeMap<IpAddr, BTreeSet<AnycastServer>>,
+    /// What was not told yet.
+    disturbance: Disturbance,
     calls: u64,
     failing_call: Option<u64>,
 }
@@ -153,6 +160,33 @@ impl MemoryDataplane {
         })
     }
 
+    /// Says that somebody else may have changed something, whether he did or not.
+    pub fn disturb(&self, disturbance: Disturbance) {
+        self.lock().disturbance.merge(disturbance);
+        self.noticed.notify_one();
+    }
+
+    /// Takes away the routes over a link, as somebody else would.
+    pub fn lose_routes(&self, interface: &InterfaceName) {
+        self.lock().routes.retain(|_, over| over != interface);
+        self.disturb(Disturbance::of_interface(interface.clone()));
+    }
+
+    /// Takes away a link and what is on it, as somebody else would.
+    pub fn lose_link(&self, interface: &InterfaceName) {
+        self.lock().remove_link(interface);
+        self.disturb(Disturbance { node: true, ..Disturbance::of_interface(interface.clone()) });
+    }
+
+    /// Takes away the blackhole routes and those to anycast addresses, as somebody else would.
+    pub fn lose_node_routes(&self) {
+        let mut model = self.lock();
+        model.summaries.clear();
+        model.anycast.clear();
+        drop(model);
+        self.disturb(Disturbance::of_node());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -226,14 +260,19 @@ impl Dataplane for MemoryDataplane {
 
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
         let mut model = self.call()?;
-        let mut anycast: BTreeMap<IpAddr, BTreeSet<AnycastServer>> = BTreeMap::new();
-        for route in routes {
-            for server in route.servers.iter().filter(|server| model.has_link_of(server)) {
-                anycast.entry(route.address).or_default().insert(server.clone());
-            }
-        }
-        model.anycast = anycast;
+        model.anycast = model.anycast_of(routes);
         Ok(())
+    }
+
+    /// Is no call that counts: it waits, and others go on meanwhile.
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+        loop {
+            let told = std::mem::take(&mut self.lock().disturbance);
+            if !told.is_empty() {
+                return Ok(told);
+            }
+            self.noticed.notified().await;
+        }
     }
 }
 
@@ -295,6 +334,17 @@ impl Model {
             servers.retain(|server| server.host_interface != *name);
         }
         self.anycast.retain(|_, servers| !servers.is_empty());
+    }
+
+    /// Who of `routes` serves what, of those whose links are there.
+    fn anycast_of(&self, routes: &[AnycastRoute]) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
+        let mut served: BTreeMap<IpAddr, BTreeSet<AnycastServer>> = BTreeMap::new();
+        for route in routes {
+            for server in route.servers.iter().filter(|server| self.has_link_of(server)) {
+                served.entry(route.address).or_default().insert(server.clone());
+            }
+        }
+        served
     }
 
     fn has_link_of(&self, server: &AnycastServer) -> bool {

@@ -12,7 +12,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
+use flock_core::dataplane::{
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+};
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
@@ -207,6 +209,10 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
         self.inner.set_anycast(routes).await
+    }
+
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+        self.inner.disturbed().await
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
-use flock_core::dataplane::{AnycastRoute, Dataplane, DataplaneError, Drift, FoundLink, Link, NodeFacts};
+use flock_core::dataplane::{
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+};
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
@@ -97,6 +99,11 @@ impl<T: Dataplane + ?Sized> Dataplane for Metered<T> {
 
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
         self.measure(Step::Kernel, self.inner.set_anycast(routes)).await
+    }
+
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+        // A wait for somebody else: no step of anything.
+        self.inner.disturbed().await
     }
 }
 
