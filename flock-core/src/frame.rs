@@ -232,9 +232,22 @@ pub fn write(mut to: impl Write, message: &impl Serialize) -> Result<(), FrameEr
 
 /// Reads one frame and returns its JSON. Not cancel safe: what was read is lost.
 pub async fn read_async(mut from: impl AsyncRead + Unpin) -> Result<Vec<u8>, FrameError> {
+    let len = read_len_async(&mut from).await?;
+    read_body_async(from, len).await
+}
+
+/// Reads how long the JSON of a frame is. Not cancel safe.
+pub(crate) async fn read_len_async(mut from: impl AsyncRead + Unpin) -> Result<usize, FrameError> {
     let mut header = [0; HEADER_LEN];
     from.read_exact(&mut header).await.map_err(|error| ended(error, 0))?;
-    let len = announced(header)?;
+    announced(header)
+}
+
+/// Reads the JSON of a frame whose length was read. Not cancel safe.
+pub(crate) async fn read_body_async(
+    from: impl AsyncRead + Unpin,
+    len: usize,
+) -> Result<Vec<u8>, FrameError> {
     let mut json = Vec::with_capacity(len.min(USUAL_LEN));
     let received = from.take(len as u64).read_to_end(&mut json).await.map_err(FrameError::Io)?;
     complete(json, received, len)

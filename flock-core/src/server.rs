@@ -2,9 +2,19 @@
 //! goes out per connection.
 //!
 //! Guarantees: a request that was read is answered by its [`Service`] even if the
-//! runtime hangs up meanwhile; a client that sends nothing is dropped after
-//! [`Limits::read`]; nobody but root and the agent's own user is served; at most one
-//! server uses a run directory.
+//! runtime hangs up meanwhile; nobody but root and the agent's own user is served, which
+//! is looked at before anything is read; at most one server uses a run directory.
+//!
+//! Nobody keeps a good client waiting, however many there are that say nothing or say it
+//! byte by byte. Connections pass three stages, and each has bounds of its own:
+//!
+//! | stage | how many | how long | who comes when it is full |
+//! |---|---|---|---|
+//! | no whole request yet | [`Limits::waiting`] | [`Limits::read`] in all, not per byte | takes the place of who has waited longest |
+//! | read, not closed yet | [`Limits::requests`] | its own time to answer, [`Limits::write`] to be written | is told to come back later (code 11) |
+//! | of these, at work | [`Limits::work`] | the service's | waits in turn, until its own time is over (code 11) |
+//!
+//! So are memory (with [`Limits::large`]) and file descriptors.
 //!
 //! Dropping the future of [`Server::run`] closes all connections, but does not cancel
 //! requests that are at work.
@@ -16,8 +26,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rustix::net::{SendFlags, send};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span, debug, info_span, warn};
@@ -25,8 +36,10 @@ use tracing::{Instrument, Span, debug, info_span, warn};
 use crate::cni::{Args, Code, Error};
 use crate::frame::{self, FrameError, HEADER_LEN, Request, Response};
 
+mod lobby;
 mod socket;
 
+use lobby::{Lobby, Seat};
 pub use socket::BindError;
 use socket::Socket;
 
@@ -41,9 +54,19 @@ pub trait Service: fmt::Debug + Send + Sync + 'static {
 /// What bounds a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How many connections are open at once; further ones wait to be accepted.
-    pub connections: usize,
-    /// How long a client may take to send its request.
+    /// How many connections may be open that have not sent a whole request yet. A further
+    /// one takes the place of the one that has waited longest.
+    pub waiting: usize,
+    /// How many requests that were read may be there at once, from being read to the end
+    /// of their connection. Further ones are told to come back later.
+    pub requests: usize,
+    /// How many of these are worked on at once; others wait in turn, as long as their own
+    /// time lasts.
+    pub work: usize,
+    /// How many requests of more than 64 KiB may be in memory at once. Further ones wait,
+    /// within [`read`](Self::read), before they are read.
+    pub large: usize,
+    /// How long a client may take to send its request, from being accepted to the last byte.
     pub read: Duration,
     /// How long a client may take to receive its answer.
     pub write: Duration,
@@ -53,14 +76,21 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        // Together below 1024 file descriptors, which is what many systems allow.
         Self {
-            connections: 256,
+            waiting: 128,
+            requests: 512,
+            work: 256,
+            large: 16,
             read: Duration::from_secs(5),
             write: Duration::from_secs(5),
             drain: Duration::from_secs(10),
         }
     }
 }
+
+/// Nearly every request has fewer bytes: only larger ones are counted by [`Limits::large`].
+const LARGE: usize = 64 << 10;
 
 /// A server that listens and does not answer yet.
 #[derive(Debug)]
@@ -73,8 +103,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `path`, in a directory that is made (mode 0700) if it is missing and
-    /// that no other server may use. The socket of an agent that died is replaced.
+    /// Listens on `path`, in a directory that no other server may use. It is made (mode
+    /// 0700) if it is missing; one that others may look into is closed to them; one of
+    /// another user, a symbolic link to one, /tmp and the like are refused. The socket of
+    /// an agent that died is replaced.
     ///
     /// Must be called inside a tokio runtime. From here on clients are queued.
     pub fn bind(path: impl Into<std::path::PathBuf>) -> Result<Self, BindError> {
@@ -95,8 +127,8 @@ impl Server {
     pub async fn run(self, service: Arc<dyn Service>, shutdown: impl Future<Output = ()>) -> usize {
         let Self { listener, socket, limits, admitted } = self;
         let (close, closing) = watch::channel(false);
-        let host = Arc::new(Host { service, limits, admitted, closing });
-        let slots = Arc::new(Semaphore::new(limits.connections));
+        let host = Arc::new(Host::new(service, limits, admitted, closing));
+        let lobby = Lobby::new(limits.waiting);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
@@ -104,8 +136,12 @@ impl Server {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => {}
-                Some((slot, stream)) = accept(&listener, &slots) => {
-                    connections.spawn(Arc::clone(&host).serve(stream, slot));
+                Some(stream) = accept(&listener, &lobby) => {
+                    if let Err(error) = host.admit(&stream) {
+                        send_off(&stream, &error.into());
+                    } else if let Some(seat) = lobby.seat().await {
+                        connections.spawn(Arc::clone(&host).serve(stream, seat));
+                    }
                 }
             }
         }
@@ -121,20 +157,25 @@ impl Server {
     }
 }
 
-/// The next client, as soon as there is a slot for it.
-async fn accept(
-    listener: &UnixListener,
-    slots: &Arc<Semaphore>,
-) -> Option<(OwnedSemaphorePermit, UnixStream)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+async fn accept(listener: &UnixListener, lobby: &Lobby) -> Option<UnixStream> {
     match listener.accept().await {
-        Ok((stream, _)) => Some((slot, stream)),
+        Ok((stream, _)) => Some(stream),
         Err(error) => {
             // Too many open files: the next attempt fails as well until one is closed.
             warn!(%error, "can't accept a connection");
+            lobby.dismiss_oldest();
             sleep(Duration::from_millis(50)).await;
             None
         }
+    }
+}
+
+/// Answers a client that nothing will be read of any more, and does not wait for it: the
+/// buffer of a new connection takes a short answer at once.
+fn send_off(stream: &UnixStream, response: &Response) {
+    if let Ok(bytes) = frame::encode(response) {
+        // A client that left needs no answer.
+        let _ = send(stream, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 
@@ -144,24 +185,60 @@ struct Host {
     limits: Limits,
     admitted: Vec<u32>,
     closing: watch::Receiver<bool>,
+    requests: Arc<Semaphore>,
+    work: Arc<Semaphore>,
+    large: Semaphore,
+}
+
+/// Why there is no request to be answered.
+enum Unread {
+    /// The client left without a word.
+    Left,
+    /// What came is no request, or did not come in time.
+    Refused(Error),
+    /// There is no more room for it.
+    Dismissed,
 }
 
 impl Host {
-    async fn serve(self: Arc<Self>, mut stream: UnixStream, slot: OwnedSemaphorePermit) {
-        let response = match self.admit(&stream) {
-            Err(error) => Some(error.into()),
-            Ok(()) => match self.request(&mut stream).await {
-                Ok(request) => Some(self.answer(request).await),
-                Err(error) => error.map(Response::Error),
-            },
-        };
-        if let Some(response) = response {
-            let written = timeout(self.limits.write, frame::write_async(&mut stream, &response)).await;
-            if !matches!(written, Ok(Ok(()))) {
-                debug!("the client did not wait for its answer");
-            }
+    fn new(
+        service: Arc<dyn Service>,
+        limits: Limits,
+        admitted: Vec<u32>,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            service,
+            limits,
+            admitted,
+            closing,
+            requests: Arc::new(Semaphore::new(limits.requests)),
+            work: Arc::new(Semaphore::new(limits.work)),
+            large: Semaphore::new(limits.large),
         }
-        drop(slot);
+    }
+
+    async fn serve(self: Arc<Self>, mut stream: UnixStream, mut seat: Seat) {
+        let read = self.read(&mut stream, &mut seat).await;
+        let (request, _large) = match read {
+            Ok(read) => read,
+            Err(Unread::Left) => return,
+            Err(Unread::Refused(error)) => return send_off(&stream, &error.into()),
+            Err(Unread::Dismissed) => {
+                debug!("a client that sent no request made room for another one");
+                return send_off(&stream, &busy("too many clients sent no complete request yet").into());
+            }
+        };
+        let Ok(_open) = Arc::clone(&self.requests).try_acquire_owned() else {
+            warn!(limit = self.limits.requests, "a request was sent away: too many are here");
+            return send_off(&stream, &busy("too many requests are at work").into());
+        };
+        drop(seat);
+        let response = self.answer(request).await;
+        let written = timeout(self.limits.write, frame::write_async(&mut stream, &response)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            debug!("the client did not wait for its answer");
+        }
     }
 
     fn admit(&self, stream: &UnixStream) -> Result<(), Error> {
@@ -178,34 +255,56 @@ impl Host {
         ))
     }
 
-    /// Reads the request; without one, the error to answer, or none for a client that just left.
-    async fn request(&self, stream: &mut UnixStream) -> Result<Request, Option<Error>> {
+    async fn read<'a>(
+        &'a self,
+        stream: &mut UnixStream,
+        seat: &mut Seat,
+    ) -> Result<(Request, Option<SemaphorePermit<'a>>), Unread> {
         let mut closing = self.closing.clone();
-        let json = tokio::select! {
+        let (json, large) = tokio::select! {
+            // What is there already is read, also of who is told to go.
             biased;
-            read = timeout(self.limits.read, frame::read_async(stream)) => match read {
-                Ok(Err(FrameError::Truncated { received })) if received < HEADER_LEN => return Err(None),
-                Ok(json) => json.map_err(|error| Some(error.into()))?,
-                Err(_) => return Err(Some(Error::new(
+            read = timeout(self.limits.read, self.frame(stream)) => match read {
+                Ok(Err(FrameError::Truncated { received })) if received < HEADER_LEN => return Err(Unread::Left),
+                Ok(read) => read.map_err(|error| Unread::Refused(error.into()))?,
+                Err(_) => return Err(Unread::Refused(Error::new(
                     Code::IO_FAILURE,
                     format!("no complete request came within {:?}", self.limits.read),
                     "send the whole request at once",
                 ))),
             },
-            _ = closing.wait_for(|closing| *closing) => return Err(Some(Error::new(
-                Code::TRY_AGAIN_LATER,
-                "flock-agent is shutting down",
-                "it takes requests again as soon as it is started",
-            ))),
+            _ = closing.wait_for(|closing| *closing) => return Err(Unread::Refused(shutting_down())),
+            () = seat.dismissed() => return Err(Unread::Dismissed),
         };
-        Request::from_json(&json).map_err(|error| Some(error.into()))
+        let request = Request::from_json(&json).map_err(|error| Unread::Refused(error.into()))?;
+        Ok((request, large))
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    /// One frame, and the right to have it in memory if it is large.
+    async fn frame(
+        &self,
+        stream: &mut UnixStream,
+    ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), FrameError> {
+        let len = frame::read_len_async(&mut *stream).await?;
+        // It is never closed, so it always gives one in the end.
+        let large = if len > LARGE { self.large.acquire().await.ok() } else { None };
+        Ok((frame::read_body_async(stream, len).await?, large))
+    }
+
+    async fn answer(&self, mut request: Request) -> Response {
         let span = span(&request);
+        let start = Instant::now();
+        let work = match self.turn(&request).await {
+            Ok(work) => work,
+            Err(error) => {
+                span.in_scope(|| warn!(elapsed = ?start.elapsed(), code = error.code.0, %error, "failed"));
+                return error.into();
+            }
+        };
+        let waited = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        request.remaining_ms = request.remaining_ms.saturating_sub(waited);
         let service = Arc::clone(&self.service);
         let work = async move {
-            let start = Instant::now();
             let response = service.call(request).await;
             match &response {
                 Response::Result(_) => debug!(elapsed = ?start.elapsed(), "done"),
@@ -213,6 +312,7 @@ impl Host {
                     warn!(elapsed = ?start.elapsed(), code = error.code.0, %error, "failed");
                 }
             }
+            drop(work);
             response
         };
         tokio::spawn(work.instrument(span)).await.unwrap_or_else(|error| {
@@ -223,6 +323,39 @@ impl Host {
             ))
         })
     }
+
+    /// The right to be worked on.
+    async fn turn(&self, request: &Request) -> Result<OwnedSemaphorePermit, Error> {
+        let mut closing = self.closing.clone();
+        let remaining = Duration::from_millis(request.remaining_ms);
+        tokio::select! {
+            biased;
+            turn = timeout(remaining, Arc::clone(&self.work).acquire_owned()) => match turn {
+                Ok(Ok(turn)) => Ok(turn),
+                _ => Err(busy(&format!(
+                    "{} other requests were at work for all of the {} ms that this one had",
+                    self.limits.work, request.remaining_ms
+                ))),
+            },
+            _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
+        }
+    }
+}
+
+fn busy(why: &str) -> Error {
+    Error::new(
+        Code::TRY_AGAIN_LATER,
+        format!("flock-agent is busy: {why}"),
+        "runtimes try again by themselves; if it stays so, look at the log of flock-agent and at who connects to its socket",
+    )
+}
+
+fn shutting_down() -> Error {
+    Error::new(
+        Code::TRY_AGAIN_LATER,
+        "flock-agent is shutting down",
+        "it takes requests again as soon as it is started",
+    )
 }
 
 fn span(request: &Request) -> Span {

@@ -8,11 +8,11 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use flock_core::client::{self, ClientError, Deadline};
@@ -21,6 +21,7 @@ use flock_core::frame::{self, MAX_LEN, Request, Response};
 use flock_core::server::{BindError, Limits, Server, Service};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -138,6 +139,53 @@ mod bind {
         let _server = Server::bind(&socket).unwrap();
         assert_eq!(mode(&socket), 0o600);
         assert_eq!(mode(&dir.path().join("run/flock")), 0o700);
+    }
+
+    /// A kubelet makes the directory of a hostPath with mode 0755.
+    #[tokio::test]
+    async fn a_directory_that_is_open_to_others_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        for wide in [0o755, 0o777, 0o750, 0o701] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(wide)).unwrap();
+            let _server = Server::bind(dir.path().join("flock.sock")).unwrap();
+            assert_eq!(mode(dir.path()), 0o700, "{wide:o}");
+        }
+    }
+
+    /// Who names them by mistake must not lose the system.
+    #[tokio::test]
+    async fn a_directory_of_others_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let error = Server::bind(dir.path().join("flock.sock")).unwrap_err();
+        let expected = "has the mode 1777 and is used by others too, expected one of Flock's own with mode 0700";
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o7777, 0o1777);
+        assert!(!dir.path().join("flock.sock").exists());
+
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let link = dir.path().join("link");
+        symlink(elsewhere.path(), &link).unwrap();
+        let error = Server::bind(link.join("flock.sock")).unwrap_err();
+        let expected = format!("the run directory {} is a symbolic link: remove it", link.display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        assert_eq!(mode(elsewhere.path()), 0o755);
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    }
+
+    /// Not even one that points at a socket.
+    #[tokio::test]
+    async fn a_link_in_the_place_of_the_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, target) = (dir.path().join("flock.sock"), dir.path().join("other.sock"));
+        drop(UnixListener::bind(&target).unwrap());
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o666)).unwrap();
+        symlink(&target, &socket).unwrap();
+        let error = Server::bind(&socket).unwrap_err();
+        assert!(matches!(error, BindError::NotASocket { .. }), "{error}");
+        assert_eq!(fs::read_link(&socket).unwrap(), target);
+        assert_eq!(mode(&target), 0o666);
     }
 
     #[tokio::test]
@@ -286,16 +334,114 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn idle_clients_give_way_to_good_ones() {
-        let lab = Lab::with(Limits { connections: 2, read: BRIEF, ..Limits::default() });
-        let idle: Vec<_> = (0..6).map(|_| UnixStream::connect(lab.socket()).unwrap()).collect();
-        assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
-        drop(idle);
+    async fn the_time_for_a_request_is_one_for_all_its_bytes() {
+        let lab = Lab::with(Limits { read: BRIEF, ..Limits::default() });
+        let mut trickling = tokio::net::UnixStream::connect(lab.socket()).await.unwrap();
+        let start = Instant::now();
+        let request = frame::encode(&request("eth0")).unwrap();
+        // Each byte comes long before the limit, and all of them long after it.
+        for byte in &request {
+            if trickling.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(BRIEF / 20).await;
+        }
+        assert!(start.elapsed() < BRIEF * 5, "the client could go on for {:?}", start.elapsed());
+        let answer = frame::read_async(trickling).await.unwrap();
+        let error = error_of(Response::from_json(&answer).unwrap());
+        assert_eq!(error.msg, "no complete request came within 100ms");
     }
 
     #[tokio::test]
-    async fn a_client_that_does_not_read_does_not_hold_its_slot() {
-        let lab = Lab::with(Limits { connections: 1, write: BRIEF, ..Limits::default() });
+    async fn who_waits_longest_makes_room_for_a_good_one() {
+        let lab = Lab::with(Limits { waiting: 2, read: GENEROUS, ..Limits::default() });
+        let idle: Vec<_> = (0..6).map(|_| UnixStream::connect(lab.socket()).unwrap()).collect();
+        assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
+        let first = idle.into_iter().next().unwrap();
+        let answer = tokio::task::spawn_blocking(|| frame::read(first)).await.unwrap().unwrap();
+        let error = error_of(Response::from_json(&answer).unwrap());
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+        assert_eq!(error.msg, "flock-agent is busy: too many clients sent no complete request yet");
+    }
+
+    /// It had been sent when the client was told to go.
+    #[tokio::test]
+    async fn a_request_that_is_there_is_read_however_many_come_after_it() {
+        let lab = Lab::with(Limits { waiting: 1, read: GENEROUS, ..Limits::default() });
+        // All of them are in the kernel's queue before the server looks at it for the first time.
+        let clients: Vec<_> = (0..50)
+            .map(|_| {
+                let mut client = UnixStream::connect(lab.socket()).unwrap();
+                frame::write(&mut client, &request("eth0")).unwrap();
+                client
+            })
+            .collect();
+        let answers = move || clients.into_iter().map(|client| frame::read(client).unwrap()).collect::<Vec<_>>();
+        for answer in tokio::task::spawn_blocking(answers).await.unwrap() {
+            assert_eq!(ifname_of(Response::from_json(&answer).unwrap()), "eth0");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_waits_for_its_turn_as_long_as_its_time_lasts() {
+        let mut lab = Lab::with(Limits { work: 1, read: GENEROUS, drain: GENEROUS, ..Limits::default() });
+        let at_work = lab.call("wait");
+        assert_eq!(lab.started.recv().await.unwrap(), "wait");
+        let mut brief = UnixStream::connect(lab.socket()).unwrap();
+        frame::write(&mut brief, &Request { remaining_ms: 50, ..request("brief") }).unwrap();
+        let patient = lab.call("patient");
+        let answer = tokio::task::spawn_blocking(|| frame::read(brief)).await.unwrap().unwrap();
+        let error = error_of(Response::from_json(&answer).unwrap());
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+        let expected =
+            "flock-agent is busy: 1 other requests were at work for all of the 50 ms that this one had";
+        assert_eq!(error.msg, expected);
+        lab.service.permits.add_permits(1);
+        assert_eq!(ifname_of(at_work.await.unwrap().unwrap()), "wait");
+        let Response::Result(Some(answer)) = patient.await.unwrap().unwrap() else { panic!("not answered") };
+        let answer: serde_json::Value = serde_json::from_str(answer.get()).unwrap();
+        let left = Duration::from_millis(answer["remainingMs"].as_u64().unwrap());
+        assert!(left <= GENEROUS - Duration::from_millis(50), "what it waited was not taken off: {left:?}");
+        // Only these two were worked on.
+        assert_eq!(lab.started.recv().await.unwrap(), "patient");
+        assert!(lab.started.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_request_too_many_is_to_come_again() {
+        let mut lab = Lab::with(Limits { requests: 1, read: GENEROUS, drain: GENEROUS, ..Limits::default() });
+        let at_work = lab.call("wait");
+        assert_eq!(lab.started.recv().await.unwrap(), "wait");
+        let error = error_of(lab.call("eth0").await.unwrap().unwrap());
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+        assert_eq!(error.msg, "flock-agent is busy: too many requests are at work");
+        lab.service.permits.add_permits(1);
+        assert_eq!(ifname_of(at_work.await.unwrap().unwrap()), "wait");
+    }
+
+    #[tokio::test]
+    async fn large_requests_wait_for_each_other_and_small_ones_do_not() {
+        let mut lab = Lab::with(Limits { large: 1, read: GENEROUS, drain: GENEROUS, ..Limits::default() });
+        let large = || Request { args: "x".repeat(100_000), ..request("wait") };
+        let socket = lab.socket();
+        let send = |request: Request| {
+            let socket = socket.clone();
+            tokio::task::spawn_blocking(move || client::call(&socket, request, Deadline::after(GENEROUS)))
+        };
+        let first = send(large());
+        assert_eq!(lab.started.recv().await.unwrap(), "wait");
+        let second = send(large());
+        assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
+        assert_eq!(lab.started.recv().await.unwrap(), "eth0");
+        assert!(lab.started.try_recv().is_err(), "a second large request is in memory");
+        lab.service.permits.add_permits(2);
+        assert_eq!(ifname_of(first.await.unwrap().unwrap()), "wait");
+        assert_eq!(ifname_of(second.await.unwrap().unwrap()), "wait");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_does_not_hold_its_place() {
+        let lab = Lab::with(Limits { requests: 1, write: BRIEF, ..Limits::default() });
         let socket = lab.socket();
         let write = move || {
             let mut deaf = UnixStream::connect(socket).unwrap();
@@ -304,7 +450,10 @@ mod limits {
             deaf
         };
         let _deaf = tokio::task::spawn_blocking(write).await.unwrap();
-        assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
+        let deadline = Instant::now() + GENEROUS;
+        while matches!(lab.call("eth0").await.unwrap().unwrap(), Response::Error(_)) {
+            assert!(Instant::now() < deadline, "its place is still taken");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt}
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use tokio::net::UnixListener;
 
@@ -29,6 +29,16 @@ pub enum BindError {
     NotASocket {
         /// What is in the way.
         path: PathBuf,
+    },
+    /// The directory is not the agent's alone, and must not be made so.
+    #[error("the run directory {} {found}: {advice}", .path.display())]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// What was found.
+        found: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The system refused.
     #[error("can't {action} {}: {source}", .path.display())]
@@ -84,12 +94,57 @@ fn locked_directory(socket: &Path) -> Result<File, BindError> {
         .mode(0o700)
         .create(directory)
         .map_err(io("create the directory", directory))?;
-    let file = File::open(directory).map_err(io("open the directory", directory))?;
+    let file = own_directory(directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(BindError::AlreadyServing { socket: socket.to_owned() }),
         Err(error) => Err(io("lock the directory", directory)(error.into())),
     }
+}
+
+/// Opens the directory, and leaves it to nobody but this process's user: it may have been
+/// made by somebody else, as a kubelet does for a hostPath, with mode 0755.
+fn own_directory(path: &Path) -> Result<File, BindError> {
+    let refuse = |found: String, advice| Err(BindError::Directory { path: path.to_owned(), found, advice });
+    // What is looked at is what is used: a link could point elsewhere by then, and at a
+    // directory whose mode is nothing of ours.
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP | Errno::NOTDIR) => {
+            return refuse(
+                "is a symbolic link".to_owned(),
+                "remove it, or name the directory itself with --run-dir",
+            );
+        }
+        Err(error) => return Err(io("open the directory", path)(error.into())),
+    };
+    let metadata = file.metadata().map_err(io("look at", path))?;
+    let own = rustix::process::geteuid().as_raw();
+    let mode = metadata.mode() & 0o7777;
+    if metadata.uid() != own {
+        return refuse(
+            format!("belongs to user {}, expected {own}", metadata.uid()),
+            "change its owner, or choose another --run-dir",
+        );
+    }
+    if mode & 0o077 == 0 {
+        return Ok(file);
+    }
+    if mode & 0o1000 != 0 || is_of_the_system(path) {
+        return refuse(
+            format!("has the mode {mode:04o} and is used by others too, expected one of Flock's own with mode 0700"),
+            "choose another --run-dir",
+        );
+    }
+    tracing::info!(directory = %path.display(), "the run directory had the mode {mode:04o} and has 0700 now");
+    file.set_permissions(Permissions::from_mode(mode & 0o700)).map_err(io("set the mode of", path))?;
+    Ok(file)
+}
+
+/// Whether it is one like /run: whoever names that by mistake must not lose the system.
+fn is_of_the_system(path: &Path) -> bool {
+    fs::canonicalize(path).map_or(true, |path| path.components().count() <= 2)
 }
 
 fn remove_stale(path: &Path) -> Result<(), BindError> {
