@@ -244,10 +244,7 @@ pub(crate) async fn read_len_async(mut from: impl AsyncRead + Unpin) -> Result<u
 }
 
 /// Reads the JSON of a frame whose length was read. Not cancel safe.
-pub(crate) async fn read_body_async(
-    from: impl AsyncRead + Unpin,
-    len: usize,
-) -> Result<Vec<u8>, FrameError> {
+pub(crate) async fn read_body_async(from: impl AsyncRead + Unpin, len: usize) -> Result<Vec<u8>, FrameError> {
     let mut json = Vec::with_capacity(len.min(USUAL_LEN));
     let received = from.take(len as u64).read_to_end(&mut json).await.map_err(FrameError::Io)?;
     complete(json, received, len)

@@ -95,7 +95,10 @@ async fn a_thousand_idle_and_trickling_clients_keep_nobody_waiting() {
         took.push(start.elapsed());
     }
     took.sort();
-    println!("of 50 calls the median took {:?}, the 45th {:?}, the slowest {:?}", took[25], took[44], took[49]);
+    println!(
+        "of 50 calls the median took {:?}, the 45th {:?}, the slowest {:?}",
+        took[25], took[44], took[49]
+    );
     assert!(took[44] < PROMPT && took[49] < SLOWEST, "{took:?}");
     assert_eq!(service.0.load(Ordering::Relaxed), 50);
 

@@ -128,12 +128,15 @@ fn own_directory(path: &Path) -> Result<File, BindError> {
             "change its owner, or choose another --run-dir",
         );
     }
-    if mode & 0o077 == 0 {
+    if mode.trailing_zeros() >= 6 {
+        // Nobody else has any right.
         return Ok(file);
     }
     if mode & 0o1000 != 0 || is_of_the_system(path) {
         return refuse(
-            format!("has the mode {mode:04o} and is used by others too, expected one of Flock's own with mode 0700"),
+            format!(
+                "has the mode {mode:04o} and is used by others too, expected one of Flock's own with mode 0700"
+            ),
             "choose another --run-dir",
         );
     }
