@@ -18,7 +18,8 @@ use flock_core::attachment::{Attachment, Netns};
 use flock_core::clock::SystemClock;
 use flock_core::cni::{Operation, RawCall, Verb};
 use flock_core::dataplane::{
-    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
+    NodeWanted, Stray,
 };
 use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
@@ -115,6 +116,15 @@ impl Dataplane for Switch {
     /// Nobody else has access to this switch.
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
         std::future::pending().await
+    }
+
+    async fn check_node(&self, _wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        // It has nothing that could be otherwise than it was told.
+        Ok(Vec::new())
+    }
+
+    async fn remove_strays(&self, _strays: &[Stray]) -> Result<(), DataplaneError> {
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::agent::cluster::Membership;
 use crate::agent::http::{Endpoints, HttpServer};
+use crate::agent::inspected::Inspected;
 use crate::agent::metered::{MeteredService, metered};
 use crate::agent::metrics::{BirdConfigurations, Metrics};
 use crate::agent::options::{Announcer, Options, Source};
@@ -28,10 +29,12 @@ use crate::agent::readiness::Readiness;
 use crate::agent::reporting::ReportingService;
 use crate::agent::service::AgentService;
 
+pub mod check;
 mod cluster;
 mod error;
 mod files;
 pub mod http;
+mod inspected;
 pub mod metered;
 pub mod metrics;
 pub mod options;
@@ -81,6 +84,8 @@ pub async fn run_with(
     };
     let supply = Supply::begin(&options, &metrics).await?;
     let service = Arc::new(AgentService::new());
+    let speaker = bird.clone().map(|bird| (bird, options.bird_socket.clone()));
+    let server = server.with_inspection(Arc::new(Inspected::new(Arc::clone(&service), speaker)));
     let mut answering: Arc<dyn Service> = Arc::clone(&service) as _;
     if let Supply::Cluster(membership) = &supply {
         answering = Arc::new(ReportingService::new(answering, membership.events(), readiness.subscribe()));

@@ -12,7 +12,7 @@ use flock_bin::agent::http::{Endpoints, HttpServer, Limits};
 use flock_bin::agent::metrics::Metrics;
 use flock_bin::agent::readiness::Readiness;
 use flock_core::attachment::{Addresses, AttachmentKey, NodeCidrs};
-use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
+use flock_core::ipam::{AddressRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
 use flock_core::store::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -126,6 +126,9 @@ impl Ipam for Counting {
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
         let _told = self.0.acquire().await;
         Ok(Vec::new())
+    }
+    async fn leases(&self) -> Result<Vec<Lease>, IpamError> {
+        unreachable!("nobody has an address")
     }
 }
 

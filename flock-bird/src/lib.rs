@@ -48,6 +48,7 @@ mod debounce;
 mod file;
 pub mod render;
 mod speaker;
+pub mod table;
 
 pub use announcer::BirdAnnouncer;
 pub use config::BirdConfig;

@@ -102,7 +102,19 @@ impl Renderer {
 /// The prefix keeps peers apart from BIRD's keywords (a peer may be called `ipv4`),
 /// its tables (`master4`) and the names that the configuration itself defines.
 pub fn protocol_name(peer: &str) -> String {
-    format!("peer_{peer}")
+    format!("{PEER_PREFIX}{peer}")
+}
+
+const PEER_PREFIX: &str = "peer_";
+
+/// The peer whose protocol has this name; `None` for other protocols.
+pub fn peer_of(protocol: &str) -> Option<&str> {
+    protocol.strip_prefix(PEER_PREFIX)
+}
+
+/// The name of the protocol that takes routes of IPv4 (`version` 4) or IPv6 (6) from the kernel.
+pub fn kernel_protocol(version: u8) -> String {
+    format!("flock_kernel{version}")
 }
 
 #[derive(Debug, Serialize)]

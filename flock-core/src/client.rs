@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
+use serde::Serialize;
 
 use crate::cni::{self, Code};
-use crate::frame::{self, FrameError, Request, Response};
+use crate::frame::{self, FrameError, Inquiry, InquiryFrame, Request, Response};
 
 mod deadline;
 
@@ -36,11 +37,26 @@ pub const SOCKET_NAME: &str = "flock.sock";
 ///
 /// `remaining_ms` of the request is set to what is left when it is sent.
 pub fn call(socket: &Path, mut request: Request, deadline: Deadline) -> Result<Response, ClientError> {
+    exchange(socket, deadline, || {
+        request.remaining_ms = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
+        request
+    })
+}
+
+/// Asks the agent behind `socket` about itself and returns its answer.
+pub fn ask(socket: &Path, inquiry: Inquiry, deadline: Deadline) -> Result<Response, ClientError> {
+    exchange(socket, deadline, || InquiryFrame::new(inquiry))
+}
+
+fn exchange<T: Serialize>(
+    socket: &Path,
+    deadline: Deadline,
+    message: impl FnOnce() -> T,
+) -> Result<Response, ClientError> {
     let stream = connect(socket, deadline)?;
     let failed = |step: Step| move |error| ClientError::of_frame(socket, step, deadline, error);
     let mut stream = Bounded::new(stream, deadline);
-    request.remaining_ms = u64::try_from(deadline.remaining().as_millis()).unwrap_or(u64::MAX);
-    let sent = match frame::write(&mut stream, &request) {
+    let sent = match frame::write(&mut stream, &message()) {
         // An agent that refuses may answer and close before it has read everything.
         Err(FrameError::Io(error)) if is_closed(&error) => Err(FrameError::Io(error)),
         other => other.map(Ok).map_err(failed(Step::Request))?,

@@ -17,9 +17,11 @@ use crate::retry::Retry;
 pub mod conformance;
 mod disturbance;
 mod memory;
+mod node;
 
 pub use disturbance::Disturbance;
 pub use memory::MemoryDataplane;
+pub use node::{NodeDrift, NodeWanted, Stray};
 
 /// Makes attachments real in the kernel and takes them away again.
 ///
@@ -86,6 +88,18 @@ pub trait Dataplane: fmt::Debug + Send + Sync + 'static {
     /// A disturbance is told to one caller; there is usually one. A backend that has no
     /// means to notice waits for ever. After an error the next call may succeed.
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError>;
+
+    /// Compares what the node should have beside its links with what is: every difference
+    /// in summaries, anycast routes and the node's own settings, and whatever of Flock's
+    /// belongs to nobody. Changes nothing.
+    ///
+    /// A link that no attachment of `wanted` names is [`list`](Self::list)'s to say, and so
+    /// is what is on it.
+    async fn check_node(&self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError>;
+
+    /// Takes away what [`check_node`](Self::check_node) found to belong to nobody. What is gone
+    /// already, leads over another interface by now, or is not Flock's is passed over.
+    async fn remove_strays(&self, strays: &[Stray]) -> Result<(), DataplaneError>;
 }
 
 /// What [`Dataplane::prepare`] found on the node.

@@ -8,6 +8,15 @@
 //! {"error":{"code":11,"msg":"…","details":"…"}}
 //! ```
 //!
+//! `flock-agent check` asks over the same socket, with verbs that CNI does not have
+//! ([`Inquiry`]). An agent that does not know them answers that it can't decode the verb, and
+//! which ones it knows:
+//!
+//! ```text
+//! {"protocol":1,"verb":"VIEW"}      the agent's state, a View of the module inspection
+//! {"protocol":1,"verb":"REPAIR"}    mends what it can, then {"result":null}
+//! ```
+//!
 //! [`encode`] and [`decode`] do no I/O. The agent trusts nobody: a [`Request`] holds
 //! what the plugin was told, and [`Request::operation`] validates it.
 
@@ -107,6 +116,61 @@ impl TryFrom<&Request> for Operation {
 
     fn try_from(request: &Request) -> Result<Self, cni::Error> {
         request.operation()
+    }
+}
+
+/// What `flock-agent check` asks of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Inquiry {
+    /// What is in force, who holds what, what is worked on: a [`View`](crate::inspection::View).
+    View,
+    /// Mend what is not as it should be, as far as the agent can.
+    Repair,
+}
+
+impl Inquiry {
+    /// As it stands in the frame.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::View => "VIEW",
+            Self::Repair => "REPAIR",
+        }
+    }
+}
+
+/// An [`Inquiry`] as it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InquiryFrame {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// What is asked.
+    pub verb: Inquiry,
+}
+
+impl InquiryFrame {
+    /// `verb` in this version of the format.
+    pub fn new(verb: Inquiry) -> Self {
+        Self { protocol: PROTOCOL, verb }
+    }
+}
+
+/// What comes in at the agent's socket.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// From the plugin.
+    Request(Request),
+    /// From `flock-agent check`.
+    Inquiry(Inquiry),
+}
+
+impl Incoming {
+    /// Reads the JSON of a frame. What is no inquiry is read as a request.
+    pub fn from_json(json: &[u8]) -> Result<Self, FrameError> {
+        match serde_json::from_slice(json) {
+            Ok(InquiryFrame { protocol: PROTOCOL, verb }) => Ok(Self::Inquiry(verb)),
+            _ => Request::from_json(json).map(Self::Request),
+        }
     }
 }
 

@@ -51,8 +51,10 @@ mod error;
 mod locks;
 mod reconfigure;
 mod recover;
+mod repair;
 mod service;
 mod teardown;
+mod view;
 
 pub use error::HandlerError;
 pub use recover::Recovery;
@@ -265,9 +267,9 @@ impl fmt::Debug for Handler {
 }
 
 /// Who serves which anycast address, of the attachments that are complete.
-fn anycast_routes(records: &[Attachment]) -> Vec<AnycastRoute> {
+pub(crate) fn anycast_routes<'a>(records: impl IntoIterator<Item = &'a Attachment>) -> Vec<AnycastRoute> {
     let mut servers: BTreeMap<IpAddr, Vec<AnycastServer>> = BTreeMap::new();
-    for record in records.iter().filter(|record| record.state == AttachmentState::Committed) {
+    for record in records.into_iter().filter(|record| record.state == AttachmentState::Committed) {
         for address in &record.anycast {
             servers.entry(*address).or_default().push(AnycastServer {
                 key: record.key.clone(),
@@ -279,8 +281,11 @@ fn anycast_routes(records: &[Attachment]) -> Vec<AnycastRoute> {
 }
 
 /// The addresses of pods that got them before the node's prefixes were changed to `cidrs`.
-fn exceptions(records: &[Attachment], cidrs: NodeCidrs) -> BTreeSet<IpAddr> {
-    let committed = records.iter().filter(|record| record.state == AttachmentState::Committed);
+pub(crate) fn exceptions<'a>(
+    records: impl IntoIterator<Item = &'a Attachment>,
+    cidrs: NodeCidrs,
+) -> BTreeSet<IpAddr> {
+    let committed = records.into_iter().filter(|record| record.state == AttachmentState::Committed);
     committed.flat_map(|record| record.addresses.iter()).filter(|address| !cidrs.contain(*address)).collect()
 }
 

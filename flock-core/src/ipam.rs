@@ -143,6 +143,18 @@ pub trait Ipam: fmt::Debug + Send + Sync + 'static {
 
     /// How full each current prefix is, IPv6 first.
     async fn usage(&self) -> Result<Vec<Usage>, IpamError>;
+
+    /// Who holds what, ordered by key. Each owner is there once, and holds at least one address.
+    async fn leases(&self) -> Result<Vec<Lease>, IpamError>;
+}
+
+/// What one owner holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Who.
+    pub owner: LeaseOwner,
+    /// At least one.
+    pub addresses: Addresses,
 }
 
 /// Who holds an address.

@@ -90,6 +90,7 @@ pub mod cni;
 pub mod dataplane;
 pub mod frame;
 pub mod handler;
+pub mod inspection;
 pub mod ipam;
 pub mod name;
 pub mod node_config;

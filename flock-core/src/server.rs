@@ -34,14 +34,14 @@ use tokio::time::{sleep, timeout};
 use tracing::{Instrument, Span, debug, info_span, warn};
 
 use crate::cni::{Args, Code, Error};
-use crate::frame::{self, FrameError, HEADER_LEN, Request, Response};
+use crate::frame::{self, FrameError, HEADER_LEN, Incoming, Inquiry, Request, Response};
 
 mod lobby;
 mod socket;
 
 use lobby::{Lobby, Seat};
-pub use socket::BindError;
 use socket::Socket;
+pub use socket::{BindError, Claim};
 
 /// Answers the plugin's requests.
 #[async_trait]
@@ -49,6 +49,13 @@ pub trait Service: fmt::Debug + Send + Sync + 'static {
     /// Answers one request. It runs on a task of its own: a runtime that hangs up
     /// does not cancel it.
     async fn call(&self, request: Request) -> Response;
+}
+
+/// Answers `flock-agent check`.
+#[async_trait]
+pub trait Inspect: fmt::Debug + Send + Sync + 'static {
+    /// Answers one inquiry. It runs on a task of its own, as a request does.
+    async fn inspect(&self, inquiry: Inquiry) -> Response;
 }
 
 /// What bounds a server.
@@ -100,6 +107,7 @@ pub struct Server {
     limits: Limits,
     /// The users that are served.
     admitted: Vec<u32>,
+    inspected: Option<Arc<dyn Inspect>>,
 }
 
 impl Server {
@@ -112,7 +120,7 @@ impl Server {
     pub fn bind(path: impl Into<std::path::PathBuf>) -> Result<Self, BindError> {
         let (socket, listener) = Socket::bind(path.into())?;
         let own = rustix::process::geteuid().as_raw();
-        Ok(Self { listener, socket, limits: Limits::default(), admitted: vec![0, own] })
+        Ok(Self { listener, socket, limits: Limits::default(), admitted: vec![0, own], inspected: None })
     }
 
     /// Replaces the limits.
@@ -121,13 +129,19 @@ impl Server {
         Self { limits, ..self }
     }
 
+    /// Has inquiries answered by `inspected`; without it they are refused.
+    #[must_use]
+    pub fn with_inspection(self, inspected: Arc<dyn Inspect>) -> Self {
+        Self { inspected: Some(inspected), ..self }
+    }
+
     /// Answers requests until `shutdown` is ready; then accepts no more, tells waiting
     /// clients to come back later and waits for the requests at work, no longer than
     /// [`Limits::drain`]. Returns how many were not done by then.
     pub async fn run(self, service: Arc<dyn Service>, shutdown: impl Future<Output = ()>) -> usize {
-        let Self { listener, socket, limits, admitted } = self;
+        let Self { listener, socket, limits, admitted, inspected } = self;
         let (close, closing) = watch::channel(false);
-        let host = Arc::new(Host::new(service, limits, admitted, closing));
+        let host = Arc::new(Host::new(service, inspected, limits, admitted, closing));
         let lobby = Lobby::new(limits.waiting);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
@@ -182,6 +196,7 @@ fn send_off(stream: &UnixStream, response: &Response) {
 /// What the connections of a server share.
 struct Host {
     service: Arc<dyn Service>,
+    inspected: Option<Arc<dyn Inspect>>,
     limits: Limits,
     admitted: Vec<u32>,
     closing: watch::Receiver<bool>,
@@ -203,12 +218,14 @@ enum Unread {
 impl Host {
     fn new(
         service: Arc<dyn Service>,
+        inspected: Option<Arc<dyn Inspect>>,
         limits: Limits,
         admitted: Vec<u32>,
         closing: watch::Receiver<bool>,
     ) -> Self {
         Self {
             service,
+            inspected,
             limits,
             admitted,
             closing,
@@ -234,7 +251,10 @@ impl Host {
             return send_off(&stream, &busy("too many requests are at work").into());
         };
         drop(seat);
-        let response = self.answer(request).await;
+        let response = match request {
+            Incoming::Request(request) => self.answer(request).await,
+            Incoming::Inquiry(inquiry) => self.inspect(inquiry).await,
+        };
         let written = timeout(self.limits.write, frame::write_async(&mut stream, &response)).await;
         if !matches!(written, Ok(Ok(()))) {
             debug!("the client did not wait for its answer");
@@ -259,7 +279,7 @@ impl Host {
         &'a self,
         stream: &mut UnixStream,
         seat: &mut Seat,
-    ) -> Result<(Request, Option<SemaphorePermit<'a>>), Unread> {
+    ) -> Result<(Incoming, Option<SemaphorePermit<'a>>), Unread> {
         let mut closing = self.closing.clone();
         let (json, large) = tokio::select! {
             // What is there already is read, also of who is told to go.
@@ -276,7 +296,7 @@ impl Host {
             _ = closing.wait_for(|closing| *closing) => return Err(Unread::Refused(shutting_down())),
             () = seat.dismissed() => return Err(Unread::Dismissed),
         };
-        let request = Request::from_json(&json).map_err(|error| Unread::Refused(error.into()))?;
+        let request = Incoming::from_json(&json).map_err(|error| Unread::Refused(error.into()))?;
         Ok((request, large))
     }
 
@@ -315,13 +335,20 @@ impl Host {
             drop(work);
             response
         };
-        tokio::spawn(work.instrument(span)).await.unwrap_or_else(|error| {
-            Response::Error(Error::new(
-                Code::INTERNAL,
-                format!("flock-agent failed in the middle of the request: {error}"),
-                "this is a defect of flock-agent: please report it with its log",
-            ))
-        })
+        finished(tokio::spawn(work.instrument(span)).await)
+    }
+
+    async fn inspect(&self, inquiry: Inquiry) -> Response {
+        let Some(inspected) = self.inspected.clone() else {
+            return Response::Error(Error::new(
+                Code::INVALID_ENVIRONMENT,
+                format!("this agent does not answer {}", inquiry.as_str()),
+                "look at the records and the kernel with flock-agent check --offline",
+            ));
+        };
+        let work = async move { inspected.inspect(inquiry).await };
+        let span = info_span!("inquiry", verb = inquiry.as_str());
+        finished(tokio::spawn(work.instrument(span)).await)
     }
 
     /// The right to be worked on.
@@ -340,6 +367,16 @@ impl Host {
             _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
         }
     }
+}
+
+fn finished(response: Result<Response, tokio::task::JoinError>) -> Response {
+    response.unwrap_or_else(|error| {
+        Response::Error(Error::new(
+            Code::INTERNAL,
+            format!("flock-agent failed in the middle of the request: {error}"),
+            "this is a defect of flock-agent: please report it with its log",
+        ))
+    })
 }
 
 fn busy(why: &str) -> Error {

@@ -16,6 +16,8 @@ use crate::pod::PodSide;
 use crate::state::State;
 use crate::worker::Worker;
 
+mod node;
+
 /// From this many on, listing the whole node is cheaper than asking for each link.
 const MANY: usize = 8;
 

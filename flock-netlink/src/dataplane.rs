@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use flock_core::attachment::{Attachment, GATEWAY_V4, Netns};
 use flock_core::dataplane::{
-    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
+    NodeWanted, Stray,
 };
 use ipnet::IpNet;
 use tokio::sync::Mutex;
@@ -130,5 +131,15 @@ impl Dataplane for NetlinkDataplane {
 
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
         std::future::pending().await
+    }
+
+    async fn check_node(&self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        let wanted = wanted.clone();
+        self.workers.run(move |worker| worker.check_node(&wanted)).await
+    }
+
+    async fn remove_strays(&self, strays: &[Stray]) -> Result<(), DataplaneError> {
+        let strays = strays.to_vec();
+        self.workers.run(move |worker| worker.remove_strays(&strays)).await
     }
 }

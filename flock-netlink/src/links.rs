@@ -79,7 +79,7 @@ impl Worker {
 }
 
 /// Also one that a reap has marked and not removed, for lack of time.
-fn is_of_flock(facts: &LinkFacts) -> bool {
+pub(crate) fn is_of_flock(facts: &LinkFacts) -> bool {
     facts.group == LINK_GROUP || facts.group == DOOMED_LINK_GROUP
 }
 

@@ -436,6 +436,14 @@ pub(crate) fn addresses(family: AddressFamily, index: u32) -> RouteNetlinkMessag
     RouteNetlinkMessage::GetAddress(message)
 }
 
+/// `RTM_DELNEIGH` of whatever entry there is.
+pub(crate) fn neighbour_delete(index: u32, address: IpAddr) -> RouteNetlinkMessage {
+    match neighbour(index, address, MacAddr([0; 6])) {
+        RouteNetlinkMessage::NewNeighbour(message) => RouteNetlinkMessage::DelNeighbour(message),
+        other => other,
+    }
+}
+
 /// The neighbour entries of one family, of one interface or of all.
 pub(crate) fn neighbours(family: AddressFamily, index: Option<u32>) -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();

@@ -18,6 +18,15 @@ use crate::routes::dump_routes;
 use crate::sysctl::Sysctls;
 use crate::worker::Worker;
 
+/// What routing needs of the node, in the order in which it is set.
+pub(crate) const REQUIRED_SETTINGS: [(&str, &str); 3] = [
+    ("net/ipv4/ip_forward", "1"),
+    // This one passes on to every interface and to those to come ...
+    ("net/ipv6/conf/all/forwarding", "1"),
+    // ... where nobody has changed that since.
+    ("net/ipv6/conf/default/forwarding", "1"),
+];
+
 impl Worker {
     pub(crate) fn prepare(&mut self) -> Result<NodeFacts, DataplaneError> {
         let links = every_link(&mut self.node)?;
@@ -66,11 +75,16 @@ fn keep_router_advertisements(
 
 /// A kernel without IPv6 is refused here: also pods with IPv4 alone have links that it can't make.
 fn enable_forwarding(sysctls: &Sysctls) -> Result<(), DataplaneError> {
-    sysctls.ensure("net/ipv4/ip_forward", "1")?;
-    // This one passes on to every interface and to those to come ...
-    sysctls.ensure("net/ipv6/conf/all/forwarding", "1")?;
-    // ... where nobody has changed that since.
-    sysctls.ensure("net/ipv6/conf/default/forwarding", "1")
+    REQUIRED_SETTINGS.iter().try_for_each(|(name, value)| sysctls.ensure(name, value))
+}
+
+/// Whether the interface has the address.
+pub(crate) fn has_address(
+    conversation: &mut Conversation,
+    index: u32,
+    address: IpAddr,
+) -> Result<bool, DataplaneError> {
+    Ok(addresses(conversation)?.iter().any(|found| found.index == index && found.address == address))
 }
 
 /// Index and address, as the kernel lists them.

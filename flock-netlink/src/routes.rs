@@ -17,7 +17,7 @@ use crate::worker::Worker;
 use crate::{ANYCAST_METRIC, ROUTE_PROTOCOL};
 
 /// An interface, and the gateway behind it where the family needs one.
-type Hop = (u32, Option<Ipv6Addr>);
+pub(crate) type Hop = (u32, Option<Ipv6Addr>);
 
 impl Worker {
     /// Makes the blackhole routes of ours equal to `prefixes`.
@@ -102,7 +102,10 @@ impl Worker {
     }
 
     /// The next hops of each address, for those servers whose links are there.
-    fn hops(&mut self, routes: &[AnycastRoute]) -> Result<BTreeMap<IpAddr, BTreeSet<Hop>>, DataplaneError> {
+    pub(crate) fn hops(
+        &mut self,
+        routes: &[AnycastRoute],
+    ) -> Result<BTreeMap<IpAddr, BTreeSet<Hop>>, DataplaneError> {
         let servers: BTreeSet<_> = routes.iter().flat_map(|route| &route.servers).collect();
         let questions: Vec<Request> = servers
             .iter()
@@ -146,7 +149,7 @@ fn anycast_route(address: IpAddr, hops: &BTreeSet<Hop>) -> RouteMessage {
     message
 }
 
-fn hops_of(route: &RouteMessage) -> BTreeSet<Hop> {
+pub(crate) fn hops_of(route: &RouteMessage) -> BTreeSet<Hop> {
     let v6 = |attributes: &[RouteAttribute]| match messages::gateway(attributes) {
         Some(IpAddr::V6(gateway)) => Some(gateway),
         _ => None,

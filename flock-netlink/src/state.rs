@@ -106,6 +106,19 @@ impl State {
     }
 }
 
+/// The permanent entries of the whole namespace.
+pub(crate) fn permanent_neighbours(
+    conversation: &mut Conversation,
+) -> Result<Vec<(u32, IpAddr)>, DataplaneError> {
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        let question = messages::neighbours(family, None);
+        let entries = conversation.dump(&question, |message| Some(permanent_neighbour(&message)?.0));
+        found.extend(entries.map_err(|source| kernel("list", "the neighbours", source))?);
+    }
+    Ok(found)
+}
+
 fn usable_address(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;

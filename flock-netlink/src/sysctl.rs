@@ -56,7 +56,7 @@ pub(crate) fn not_set(name: &str, value: &str, source: io::Error) -> DataplaneEr
 }
 
 /// As sysctl(8) writes it, with the dots of an interface name as slashes.
-fn dotted(name: &str) -> String {
+pub(crate) fn dotted(name: &str) -> String {
     name.chars()
         .map(|letter| match letter {
             '/' => '.',

@@ -6,7 +6,8 @@ use std::path::Path;
 use async_trait::async_trait;
 use flock_core::attachment::{Attachment, Netns};
 use flock_core::dataplane::{
-    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
+    NodeWanted, Stray,
 };
 use ipnet::IpNet;
 
@@ -64,7 +65,13 @@ impl Dataplane for NetlinkDataplane {
         match *self {}
     }
 
-    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+    async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {}
+
+    async fn check_node(&self, _wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        match *self {}
+    }
+
+    async fn remove_strays(&self, _strays: &[Stray]) -> Result<(), DataplaneError> {
         match *self {}
     }
 }

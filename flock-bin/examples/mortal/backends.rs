@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
 use flock_core::dataplane::{
-    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
+    NodeWanted, Stray,
 };
 use flock_core::handler::Backends;
-use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
+use flock_core::ipam::{AddressRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
@@ -66,6 +67,10 @@ impl<T: Ipam + ?Sized> Ipam for Mortal<T> {
 
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
         self.inner.usage().await
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, IpamError> {
+        self.inner.leases().await
     }
 }
 
@@ -129,6 +134,14 @@ impl<T: Dataplane + ?Sized> Dataplane for Mortal<T> {
     /// No call that counts: it waits for others, and changes nothing.
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
         self.inner.disturbed().await
+    }
+
+    async fn check_node(&self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        self.fate.around("dataplane.check_node", self.inner.check_node(wanted)).await
+    }
+
+    async fn remove_strays(&self, strays: &[Stray]) -> Result<(), DataplaneError> {
+        self.fate.around("dataplane.remove_strays", self.inner.remove_strays(strays)).await
     }
 }
 

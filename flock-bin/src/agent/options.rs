@@ -5,9 +5,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use flock_core::name::NodeName;
 use serde::Deserialize;
+
+use crate::agent::check;
+use crate::agent::check::options::{CheckOptions, Output};
 
 /// What a manual page would say beside the options.
 const AFTER_HELP: &str = "\
@@ -34,6 +37,7 @@ Examples:
   On a node of a cluster, with the kubeconfig that KUBECONFIG names, or inside a pod:
     flock-agent --source kubernetes --http-address '[::]:9430'";
 
+const RUN_DIR: &str = "/run/flock";
 /// In seconds: one exchange with BIRD.
 const BIRDC_TIMEOUT: RangeInclusive<u64> = 1..=60;
 /// In seconds: what is released may be needed at once, and nobody waits for longer than a day.
@@ -49,6 +53,7 @@ const ADDRESS_REST: RangeInclusive<u64> = 0..=86_400;
 /// configuration file; flags win over the environment, the environment over the file.
 #[derive(Debug, Parser)]
 #[command(name = "flock-agent", version, max_term_width = 100, after_long_help = AFTER_HELP)]
+#[command(args_conflicts_with_subcommands = true)]
 struct CommandLine {
     /// A YAML file with any of the options below, each under its long name without dashes in front
     #[arg(long, value_name = "FILE", env = "FLOCK_CONFIG")]
@@ -56,6 +61,106 @@ struct CommandLine {
 
     #[command(flatten)]
     given: Given,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tells whether records, leases, the kernel and BIRD agree, and mends what does not
+    #[command(after_long_help = check::options::AFTER_HELP)]
+    Check(Check),
+}
+
+/// Tells whether records, leases, the kernel and BIRD agree, and mends what does not.
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// Compare records, kernel and BIRD without asking the agent
+    #[arg(long)]
+    offline: bool,
+
+    /// Mend what can be mended, and say what is left
+    #[arg(long)]
+    repair: bool,
+
+    /// The form of the answer
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    output: Output,
+
+    /// The agent's configuration file, where it has one
+    #[arg(long, value_name = "FILE", env = "FLOCK_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// The NodeConfig manifest to compare with, with --offline [default: node-config.json in the run directory]
+    #[arg(long, value_name = "FILE", env = "FLOCK_NODE_CONFIG")]
+    node_config: Option<PathBuf>,
+
+    /// Where the agent's socket and records are [default: /run/flock]
+    #[arg(long, value_name = "DIR", env = "FLOCK_RUN_DIR")]
+    run_dir: Option<PathBuf>,
+
+    /// Who announces the routes; with none BIRD is not asked [default: bird]
+    #[arg(long, value_enum, value_name = "WHO", env = "FLOCK_ANNOUNCER")]
+    announcer: Option<Announcer>,
+
+    /// BIRD's control socket [default: the one that the agent uses; bird.ctl in the run directory]
+    #[arg(long, value_name = "FILE", env = "FLOCK_BIRD_SOCKET")]
+    bird_socket: Option<PathBuf>,
+
+    /// How long BIRD may take to answer, in seconds [default: 5]
+    #[arg(long, value_name = "SECONDS", env = "FLOCK_BIRDC_TIMEOUT", value_parser = clap::value_parser!(u64).range(BIRDC_TIMEOUT))]
+    birdc_timeout: Option<u64>,
+
+    /// The mount of proc to set sysctls through, with --offline --repair [default: /proc]
+    #[arg(long, value_name = "DIR", env = "FLOCK_PROC_DIR")]
+    proc_dir: Option<PathBuf>,
+}
+
+impl Check {
+    fn complete(self, file: Given) -> CheckOptions {
+        CheckOptions {
+            offline: self.offline,
+            repair: self.repair,
+            output: self.output,
+            run_dir: self.run_dir.or(file.run_dir).unwrap_or_else(|| PathBuf::from(RUN_DIR)),
+            node_config: self.node_config.or(file.node_config),
+            announces: self.announcer.or(file.announcer) != Some(Announcer::None),
+            bird_socket: self.bird_socket.or(file.bird_socket),
+            birdc_timeout: Duration::from_secs(self.birdc_timeout.or(file.birdc_timeout).unwrap_or(5)),
+            proc_dir: self.proc_dir.or(file.proc_dir).unwrap_or_else(|| PathBuf::from("/proc")),
+        }
+    }
+}
+
+/// What `flock-agent` is called to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// Be the agent.
+    Serve(Box<Options>),
+    /// Judge the node.
+    Check(CheckOptions),
+}
+
+impl Invocation {
+    /// Reads `arguments` (the program's name first), the environment and the configuration file.
+    pub fn read<I, T>(arguments: I, machine: &dyn Machine) -> Result<Self, OptionsError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let CommandLine { config, given, command } = CommandLine::try_parse_from(arguments)?;
+        let file = |path: Option<PathBuf>| {
+            path.map_or_else(|| Ok(Given::default()), |path| read_file(&path, machine))
+        };
+        match command {
+            None => Ok(Self::Serve(Box::new(given.over(file(config)?).complete(machine)?))),
+            Some(Command::Check(check)) => {
+                let file = file(check.config.clone())?;
+                Ok(Self::Check(check.complete(file)))
+            }
+        }
+    }
 }
 
 /// What one layer (command line and environment, or file) says. All are optional.
@@ -251,12 +356,10 @@ impl Options {
         I: IntoIterator<Item = T>,
         T: Into<std::ffi::OsString> + Clone,
     {
-        let CommandLine { config, given } = CommandLine::try_parse_from(arguments)?;
-        let file = match config {
-            Some(path) => read_file(&path, machine)?,
-            None => Given::default(),
-        };
-        given.over(file).complete(machine)
+        match Invocation::read(arguments, machine)? {
+            Invocation::Serve(options) => Ok(*options),
+            Invocation::Check(_) => Err(OptionsError::Invalid("found a subcommand, expected options".into())),
+        }
     }
 }
 
@@ -320,7 +423,7 @@ impl Given {
             },
             SourceKind::Kubernetes => Source::Kubernetes { startup_taint: self.startup_taint },
         };
-        let run_dir = self.run_dir.unwrap_or_else(|| PathBuf::from("/run/flock"));
+        let run_dir = self.run_dir.unwrap_or_else(|| PathBuf::from(RUN_DIR));
         let seconds = |key: &str, given: Option<u64>, default: u64, allowed: RangeInclusive<u64>| {
             let seconds = given.unwrap_or(default);
             // What the command line and the environment say was looked at there, with a

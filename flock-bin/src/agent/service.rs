@@ -26,6 +26,11 @@ impl AgentService {
         self.handler.send_replace(Some(handler));
     }
 
+    /// The handler, where there is one already.
+    pub(super) fn current(&self) -> Option<Arc<Handler>> {
+        self.handler.borrow().clone()
+    }
+
     /// The handler. A DEL must not be lost, so it waits for the start to end as long
     /// as its runtime does; everything else is to come again.
     async fn handler(&self, request: &Request) -> Option<Arc<Handler>> {
@@ -44,13 +49,13 @@ impl Service for AgentService {
     async fn call(&self, request: Request) -> Response {
         match self.handler(&request).await {
             Some(handler) => handler.call(request).await,
-            None => Response::Error(starting(request.verb)),
+            None if request.verb == Verb::Status => Response::Error(starting(Code::NOT_AVAILABLE)),
+            None => Response::Error(starting(Code::TRY_AGAIN_LATER)),
         }
     }
 }
 
-fn starting(verb: Verb) -> cni::Error {
-    let code = if verb == Verb::Status { Code::NOT_AVAILABLE } else { Code::TRY_AGAIN_LATER };
+pub(super) fn starting(code: Code) -> cni::Error {
     cni::Error::new(
         code,
         "flock-agent is starting: the node is not ready for pods yet",

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use flock_bin::agent::options::{LogFormat, Options, OptionsError, ThisMachine};
+use flock_bin::agent::check;
+use flock_bin::agent::check::options::CheckOptions;
+use flock_bin::agent::options::{Invocation, LogFormat, Options, OptionsError, ThisMachine};
 use tracing_subscriber::EnvFilter;
 
 /// The client of the API server logs each failed attempt; the agent says once that it failed
@@ -10,11 +12,15 @@ use tracing_subscriber::EnvFilter;
 const DEFAULT_FILTER: &str = "info,kube_client=off,kube_runtime=off,tower=off";
 
 fn main() -> ExitCode {
-    let options = match Options::read(std::env::args_os(), &ThisMachine) {
-        Ok(options) => options,
+    match Invocation::read(std::env::args_os(), &ThisMachine) {
+        Ok(Invocation::Serve(options)) => serve(*options),
+        Ok(Invocation::Check(options)) => judge(&options),
         Err(OptionsError::CommandLine(error)) => error.exit(),
-        Err(error) => return fail(&error, ExitCode::from(2)),
-    };
+        Err(error) => fail(&error, ExitCode::from(2)),
+    }
+}
+
+fn serve(options: Options) -> ExitCode {
     log(options.log_format);
     // Two threads serve as many pods as the kernel's one lock for network
     // configuration lets through.
@@ -26,6 +32,25 @@ fn main() -> ExitCode {
     match runtime.block_on(flock_bin::agent::run(options, signal())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, ExitCode::FAILURE),
+    }
+}
+
+fn judge(options: &CheckOptions) -> ExitCode {
+    log(LogFormat::Text);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, ExitCode::from(2)),
+    };
+    match runtime.block_on(check::run(options)) {
+        Ok(report) => {
+            // Whoever does not read it to its end still gets the exit status.
+            let _ = std::io::Write::write_all(
+                &mut std::io::stdout(),
+                check::render(&report, options.output).as_bytes(),
+            );
+            if report.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => fail(&error, ExitCode::from(2)),
     }
 }
 

@@ -25,6 +25,10 @@ use crate::attachment::{
 use crate::name::{ContainerId, InterfaceName, NetworkName};
 use crate::retry::Retry;
 
+mod node;
+
+pub use node::*;
+
 /// What a backend supplies to be tested, on a node of its own where nothing is attached.
 #[async_trait]
 pub trait DataplaneHarness: Send + Sync {
@@ -105,6 +109,10 @@ macro_rules! dataplane_conformance {
             anycast_routes_are_made_equal
             anycast_routes_leave_out_links_that_are_gone
             anycast_routes_are_no_pod_routes
+            a_node_as_it_should_be_has_no_differences
+            check_node_tells_summaries
+            check_node_tells_anycast_routes
+            a_route_that_is_nobodys_is_found_and_removed
         }
     };
 }

@@ -10,11 +10,15 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::{
-    AnycastRoute, AnycastServer, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
-    Side,
+    AnycastRoute, AnycastServer, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift,
+    NodeFacts, NodeWanted, Side, Stray,
 };
 use crate::attachment::{Addresses, Attachment, AttachmentKey, GATEWAY_V4, GATEWAY_V6, Netns};
 use crate::name::InterfaceName;
+
+mod node;
+
+use node::Damage;
 
 /// A model of the kernel: namespaces that a test declares, links, routes.
 ///
@@ -41,6 +45,7 @@ struct Model {
     anycast: BTreeMap<IpAddr, BTreeSet<AnycastServer>>,
     /// What was not told yet.
     disturbance: Disturbance,
+    damage: Damage,
     calls: u64,
     failing_call: Option<u64>,
 }
@@ -201,7 +206,9 @@ impl MemoryDataplane {
 #[async_trait]
 impl Dataplane for MemoryDataplane {
     async fn prepare(&self) -> Result<NodeFacts, DataplaneError> {
-        Ok(self.call()?.facts.clone())
+        let mut model = self.call()?;
+        model.prepare();
+        Ok(model.facts.clone())
     }
 
     async fn identify(&self, path: &Path) -> Result<Netns, DataplaneError> {
@@ -273,6 +280,15 @@ impl Dataplane for MemoryDataplane {
             }
             self.noticed.notified().await;
         }
+    }
+
+    async fn check_node(&self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        Ok(self.call()?.node_differences(wanted))
+    }
+
+    async fn remove_strays(&self, strays: &[Stray]) -> Result<(), DataplaneError> {
+        self.call()?.remove_strays(strays);
+        Ok(())
     }
 }
 

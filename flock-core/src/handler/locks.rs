@@ -43,6 +43,11 @@ impl KeyedLocks {
         attempt.guard.is_some().then_some(attempt)
     }
 
+    /// The keys whose locks are held or waited for.
+    pub(super) fn held(&self) -> Vec<AttachmentKey> {
+        self.map().keys().cloned().collect()
+    }
+
     fn entry(&self, key: &AttachmentKey) -> Lock {
         self.map().entry(key.clone()).or_default().clone()
     }

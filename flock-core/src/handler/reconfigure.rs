@@ -55,7 +55,7 @@ impl Handler {
         Ok(())
     }
 
-    fn summaries(&self) -> BTreeSet<IpNet> {
+    pub(super) fn summaries(&self) -> BTreeSet<IpNet> {
         self.node().config.cidrs.iter().collect()
     }
 }

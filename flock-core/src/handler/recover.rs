@@ -47,6 +47,7 @@ impl Handler {
         self.reap_now(unfinished).await;
         recovery.undone = undone;
         self.remove_orphans(&mut recovery).await?;
+        self.remove_strays().await?;
 
         self.publish().await?;
         Ok(recovery)

@@ -39,7 +39,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{AddressRequest, Algorithm, FamilyRequest, Ipam, IpamError, LeaseOwner, Usage};
+use super::{AddressRequest, Algorithm, FamilyRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
 use crate::attachment::{Addresses, AttachmentKey, NodeCidrs};
 use crate::name::{ContainerId, InterfaceName, PodKey};
 
@@ -260,6 +260,7 @@ macro_rules! ipam_conformance {
             configure_keeps_what_is_held
             usage_lists_ipv6_first
             usage_counts_what_is_held_and_rests
+            leases_name_every_holder
         }
     };
     (@cases $subject:expr; $($case:ident)*) => {

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::choice::SplitMix64;
 use super::pool::Pool;
 use super::prefix::{Family, Prefix, ipv4_of, ipv6_of, point_of};
-use super::{AddressRequest, FamilyRequest, Ipam, IpamError, LeaseOwner, Usage};
+use super::{AddressRequest, FamilyRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
 use crate::attachment::{Addresses, AttachmentKey, NodeCidrs};
 use crate::clock::Clock;
 
@@ -112,6 +112,18 @@ impl Ipam for MemoryIpam {
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
         let (state, _) = self.state();
         Ok(state.ipv6.usage().into_iter().chain(state.ipv4.usage()).collect())
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, IpamError> {
+        let (state, _) = self.state();
+        let lease = |(holder, addresses): (&Holder, &Addresses)| Lease {
+            owner: LeaseOwner::clone(&holder.0),
+            addresses: *addresses,
+        };
+        let mut leases: Vec<Lease> = state.leases.iter().map(lease).collect();
+        drop(state);
+        leases.sort_by(|a, b| a.owner.key.cmp(&b.owner.key));
+        Ok(leases)
     }
 }
 

@@ -62,6 +62,19 @@ pub(super) struct Socket {
     _directory: File,
 }
 
+/// Keeps agents from using a run directory, until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Claim {
+    _directory: File,
+}
+
+impl Claim {
+    /// Takes the run directory that holds `socket`; fails while an agent uses it.
+    pub fn of(socket: &Path) -> Result<Self, BindError> {
+        Ok(Self { _directory: locked_directory(socket)? })
+    }
+}
+
 /// A live agent accepts at once; one with a full queue is alive as well.
 const PROBE: Duration = Duration::from_millis(500);
 

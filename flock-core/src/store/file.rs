@@ -23,6 +23,7 @@
 //! that it doesn't know; a change that an older reader would misunderstand takes
 //! a new version number.
 
+mod contents;
 mod directory;
 mod record;
 mod turns;
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+pub use self::contents::{Contents, Unreadable};
 use self::directory::Directory;
 use self::turns::Turns;
 use super::{Store, StoreError};
@@ -121,6 +123,13 @@ impl FileStore {
             Ok((Self { shared: Arc::new(shared) }, contents.set_aside))
         })
         .await
+    }
+
+    /// Looks at the files in `directory` and leaves them as they are; a store may have it open.
+    ///
+    /// Fails only if the directory can't be listed. Blocks for as long as the medium takes.
+    pub fn inspect(directory: impl AsRef<Path>) -> Result<Contents, StoreError> {
+        Contents::read(directory.as_ref())
     }
 
     /// Makes the record of `key` be `new`, on the medium and then in memory.

@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
 use flock_core::dataplane::{
-    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
+    NodeWanted, Stray,
 };
-use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
+use flock_core::ipam::{AddressRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
@@ -110,6 +111,13 @@ impl<T: Ipam> Ipam for Faulty<T> {
 
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
         self.inner.usage().await
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, IpamError> {
+        if self.faults.fails("ipam.leases") {
+            return Err(IpamError::Backend(INJECTED.into()));
+        }
+        self.inner.leases().await
     }
 }
 
@@ -213,6 +221,19 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
 
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
         self.inner.disturbed().await
+    }
+
+    async fn check_node(&self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        if self.faults.fails("dataplane.check_node") {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.inner.check_node(wanted).await
+    }
+
+    async fn remove_strays(&self, strays: &[Stray]) -> Result<(), DataplaneError> {
+        let failed = self.faults.fails("dataplane.remove_strays");
+        self.inner.remove_strays(strays).await?;
+        if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }
     }
 }
 

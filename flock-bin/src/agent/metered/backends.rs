@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, Netns, NodeCidrs};
 use flock_core::dataplane::{
-    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeFacts,
+    AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
+    NodeWanted, Stray,
 };
-use flock_core::ipam::{AddressRequest, Ipam, IpamError, LeaseOwner, Usage};
+use flock_core::ipam::{AddressRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
@@ -41,6 +42,10 @@ impl<T: Ipam + ?Sized> Ipam for Metered<T> {
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
         // Asked for by those who show it: no step of anything.
         self.inner.usage().await
+    }
+
+    async fn leases(&self) -> Result<Vec<Lease>, IpamError> {
+        self.inner.leases().await
     }
 }
 
@@ -104,6 +109,14 @@ impl<T: Dataplane + ?Sized> Dataplane for Metered<T> {
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
         // A wait for somebody else: no step of anything.
         self.inner.disturbed().await
+    }
+
+    async fn check_node(&self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        self.measure(Step::Kernel, self.inner.check_node(wanted)).await
+    }
+
+    async fn remove_strays(&self, strays: &[Stray]) -> Result<(), DataplaneError> {
+        self.measure(Step::Kernel, self.inner.remove_strays(strays)).await
     }
 }
 

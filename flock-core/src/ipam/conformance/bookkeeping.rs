@@ -151,3 +151,19 @@ pub async fn usage_counts_what_is_held_and_rests(subject: Subject) {
     subject.let_rest_pass();
     assert_eq!(subject.counts().await, (1, 0));
 }
+
+/// Whether allocated or restored, once each; not what was released.
+pub async fn leases_name_every_holder(subject: Subject) {
+    let subject = subject.with(dual("2001:db8::/64", "10.0.0.0/24")).await;
+    assert_eq!(subject.ipam.leases().await.unwrap(), []);
+    let b = subject.get(&pod("b"), both()).await;
+    let c = subject.get(&pod("c"), ipv4(FamilyRequest::Any)).await;
+    subject.ipam.restore(&pod("a"), only4("10.9.9.9")).await.unwrap();
+    subject.ipam.restore(&pod("none"), Addresses::default()).await.unwrap();
+    let lease = |name: &str, addresses| Lease { owner: pod(name), addresses };
+    let all = [lease("a", only4("10.9.9.9")), lease("b", b), lease("c", c)];
+    assert_eq!(subject.ipam.leases().await.unwrap(), all);
+    subject.release(&pod("b")).await;
+    let [a, _, c] = all;
+    assert_eq!(subject.ipam.leases().await.unwrap(), [a, c]);
+}

@@ -214,7 +214,7 @@ fn lock(directory: &File) -> io::Result<()> {
 }
 
 /// The record in the file, or what is wrong with it.
-fn read(entry: &DirEntry) -> io::Result<Result<Attachment, String>> {
+pub(super) fn read(entry: &DirEntry) -> io::Result<Result<Attachment, String>> {
     // Not following symbolic links: the store makes none.
     let metadata = entry.metadata()?;
     if !metadata.is_file() {
@@ -227,7 +227,7 @@ fn read(entry: &DirEntry) -> io::Result<Result<Attachment, String>> {
     Ok(record::decode(&entry.file_name().to_string_lossy(), &bytes))
 }
 
-fn has_extension(name: &OsStr, extension: &str) -> bool {
+pub(super) fn has_extension(name: &OsStr, extension: &str) -> bool {
     name.as_encoded_bytes().ends_with(extension.as_bytes())
 }
 

@@ -1,0 +1,77 @@
+//! What came of it, for people and for programs.
+
+use std::fmt;
+
+use flock_core::inspection::{Difference, Remedy};
+use serde_json::{Value, json};
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How many attachments have a record.
+    pub attachments: usize,
+    /// What does not agree.
+    pub differences: Vec<Difference>,
+    /// What a person should know and what is not wrong.
+    pub notes: Vec<String>,
+    /// What did not agree before the repair, and does now.
+    pub mended: Vec<Difference>,
+}
+
+impl Report {
+    /// This one after a repair of what was found `before`.
+    pub(super) fn after(mut self, before: Vec<Difference>) -> Self {
+        self.mended =
+            before.into_iter().filter(|difference| !self.differences.contains(difference)).collect();
+        self
+    }
+
+    /// Whether everything agrees.
+    pub fn agrees(&self) -> bool {
+        self.differences.is_empty()
+    }
+
+    /// For programs: one object.
+    pub fn to_json(&self) -> Value {
+        let list = |all: &[Difference]| all.iter().map(object).collect::<Vec<Value>>();
+        json!({
+            "attachments": self.attachments,
+            "differences": list(&self.differences),
+            "mended": list(&self.mended),
+            "notes": self.notes,
+        })
+    }
+}
+
+fn object(difference: &Difference) -> Value {
+    json!({
+        "subject": difference.subject,
+        "found": difference.found,
+        "remedy": difference.remedy.to_string(),
+        "repairable": difference.remedy == Remedy::Repair,
+    })
+}
+
+/// For people: a line for each difference, and a last one that says how many there are.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        for Difference { subject, found, .. } in &self.mended {
+            writeln!(f, "mended: {subject}: {found}")?;
+        }
+        for difference in &self.differences {
+            writeln!(f, "{difference}")?;
+        }
+        let attachments = counted(self.attachments, "attachment");
+        match self.differences.len() {
+            0 => writeln!(f, "{attachments}, everything agrees"),
+            count => writeln!(f, "{attachments}, {}", counted(count, "difference")),
+        }
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

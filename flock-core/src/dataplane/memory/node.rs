@@ -1,0 +1,142 @@
+//! What the model has beside links, and what somebody else can do to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{MemoryDataplane, Model};
+use crate::attachment::{Attachment, GATEWAY_V4};
+use crate::dataplane::{AnycastRoute, NodeDrift, NodeWanted, Stray};
+use crate::name::InterfaceName;
+
+/// What somebody else has changed in the node's namespace.
+#[derive(Debug, Default)]
+pub(super) struct Damage {
+    gateway_removed: bool,
+    /// Settings with other values than they should have.
+    settings: BTreeMap<String, String>,
+    /// Permanent neighbour entries that no pod is behind.
+    neighbours: BTreeSet<(InterfaceName, IpAddr)>,
+}
+
+/// What somebody else does, for tests of what Flock then does.
+impl MemoryDataplane {
+    /// Takes a route to a pod's own address away.
+    pub fn remove_route(&self, prefix: IpNet) {
+        self.lock().routes.remove(&prefix);
+    }
+
+    /// Makes a route of Flock over an interface, in place of the one that there was.
+    pub fn add_route(&self, prefix: IpNet, interface: InterfaceName) {
+        self.lock().routes.insert(prefix, interface);
+    }
+
+    /// Makes a permanent neighbour entry on a link.
+    pub fn add_neighbour(&self, interface: InterfaceName, address: IpAddr) {
+        self.lock().damage.neighbours.insert((interface, address));
+    }
+
+    /// Takes the pods' IPv4 gateway from the node, until [`prepare`](super::Dataplane::prepare).
+    pub fn remove_gateway(&self) {
+        self.lock().damage.gateway_removed = true;
+    }
+
+    /// Gives `net.ipv4.ip_forward` and the like another value than `1`, until
+    /// [`prepare`](super::Dataplane::prepare).
+    pub fn change_setting(&self, name: &str, value: &str) {
+        self.lock().damage.settings.insert(name.to_owned(), value.to_owned());
+    }
+}
+
+impl Model {
+    /// What preparing the node mends.
+    pub(super) fn prepare(&mut self) {
+        self.damage.gateway_removed = false;
+        self.damage.settings.clear();
+    }
+
+    pub(super) fn node_differences(&self, wanted: &NodeWanted) -> Vec<NodeDrift> {
+        let mut found = Vec::new();
+        found.extend(wanted.summaries.difference(&self.summaries).copied().map(NodeDrift::SummaryMissing));
+        found.extend(self.summaries.difference(&wanted.summaries).copied().map(NodeDrift::SummaryUnexpected));
+        self.anycast_differences(&wanted.anycast, &mut found);
+        if self.damage.gateway_removed {
+            found.push(NodeDrift::GatewayMissing(IpAddr::V4(GATEWAY_V4)));
+        }
+        found.extend(self.damage.settings.iter().map(|(name, value)| NodeDrift::Setting {
+            name: name.clone(),
+            expected: "1".to_owned(),
+            found: value.clone(),
+        }));
+        found.extend(self.strays(&wanted.attachments).into_iter().map(NodeDrift::Stray));
+        found
+    }
+
+    fn anycast_differences(&self, wanted: &[AnycastRoute], differences: &mut Vec<NodeDrift>) {
+        for route in wanted {
+            let servers = route.servers.iter().filter(|server| self.has_link_of(server));
+            let expected: BTreeSet<String> =
+                servers.map(|server| server.host_interface.to_string()).collect();
+            let found: BTreeSet<String> = self
+                .anycast
+                .get(&route.address)
+                .into_iter()
+                .flatten()
+                .map(|server| server.host_interface.to_string())
+                .collect();
+            if found != expected {
+                differences.push(NodeDrift::Anycast { address: route.address, expected, found });
+            }
+        }
+        let unexpected =
+            self.anycast.keys().filter(|address| wanted.iter().all(|route| route.address != **address));
+        differences.extend(unexpected.copied().map(NodeDrift::AnycastUnexpected));
+    }
+
+    fn strays(&self, attachments: &[Attachment]) -> Vec<Stray> {
+        let on = |interface: &InterfaceName| {
+            attachments.iter().find(move |attachment| attachment.host_interface == *interface)
+        };
+        let is_link = |interface: &InterfaceName| {
+            self.links.get(interface).is_some_and(|link| link.attachment.is_some())
+        };
+        let routes = self.routes.iter().filter(|(prefix, interface)| match on(interface) {
+            Some(attachment) => !attachment.addresses.prefixes().any(|own| own == **prefix),
+            // Otherwise it goes with the link.
+            None => !is_link(interface),
+        });
+        let routes = routes.map(|(prefix, interface)| Stray::Route {
+            prefix: *prefix,
+            interface: Some(interface.to_string()),
+        });
+        let neighbours = self.damage.neighbours.iter().filter(|(interface, address)| {
+            on(interface).is_some_and(|attachment| {
+                !attachment
+                    .addresses
+                    .iter()
+                    .chain(attachment.anycast.iter().copied())
+                    .any(|own| own == *address)
+            })
+        });
+        let neighbours = neighbours
+            .map(|(interface, address)| Stray::Neighbour { interface: interface.clone(), address: *address });
+        routes.chain(neighbours).collect()
+    }
+
+    pub(super) fn remove_strays(&mut self, strays: &[Stray]) {
+        for stray in strays {
+            match stray {
+                Stray::Route { prefix, interface } => {
+                    let same = |over: &&InterfaceName| interface.as_deref() == Some(over.as_str());
+                    if self.routes.get(prefix).filter(same).is_some() {
+                        self.routes.remove(prefix);
+                    }
+                }
+                Stray::Neighbour { interface, address } => {
+                    self.damage.neighbours.remove(&(interface.clone(), *address));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Looking at everything once.
+
+use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
+use crate::dataplane::{Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
+use crate::handler::anycast_routes;
+use crate::inspection::{Difference, Spoken, View};
+use crate::node_config::NodeConfig;
+use crate::store::Contents;
+
+/// What was seen of a node at about one time.
+///
+/// Records and the agent's view are looked at before and after all the rest: only what has not
+/// changed in between is judged.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// What is in force.
+    pub config: NodeConfig,
+    /// The boot of the running kernel.
+    pub boot_id: String,
+    /// Before and after the kernel was looked at.
+    pub records: [Contents; 2],
+    /// The same of the agent's view; `None` offline: nobody works on anything, and nobody
+    /// knows of leases.
+    pub views: Option<[View; 2]>,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What the speaker has, or why that can't be told; `None` where nobody announces.
+    pub spoken: Option<Result<Spoken, String>>,
+}
+
+/// What the kernel has of Flock's.
+#[derive(Debug, Clone, Default)]
+pub struct Kernel {
+    /// All links.
+    pub links: Vec<FoundLink>,
+    /// How complete attachments differ from their records.
+    pub drifts: Vec<(Attachment, Vec<Drift>)>,
+    /// How the node differs beside them.
+    pub node: Vec<NodeDrift>,
+}
+
+impl Kernel {
+    /// Compares the kernel with what `records` and `config` say.
+    pub async fn look(
+        dataplane: &dyn Dataplane,
+        records: &Contents,
+        config: &NodeConfig,
+        boot_id: &str,
+    ) -> Result<Self, DataplaneError> {
+        let of_boot = || records.records.values().filter(|record| record.boot_id == boot_id);
+        let committed: Vec<Attachment> =
+            of_boot().filter(|record| record.state == AttachmentState::Committed).cloned().collect();
+        let wanted = NodeWanted {
+            summaries: config.cidrs.iter().collect(),
+            anycast: anycast_routes(&committed),
+            attachments: of_boot().cloned().collect(),
+        };
+        let links = dataplane.list().await?;
+        let drifts = dataplane.check(&committed).await?;
+        let node = dataplane.check_node(&wanted).await?;
+        Ok(Self { links, drifts: committed.into_iter().zip(drifts).collect(), node })
+    }
+}
+
+impl Look {
+    /// How many attachments there are.
+    pub fn attachments(&self) -> usize {
+        self.after().records.len()
+    }
+
+    /// Everything that does not agree, attachments first. Empty if all does.
+    pub fn differences(&self) -> Vec<Difference> {
+        let mut found = Vec::new();
+        self.compare_files(&mut found);
+        self.compare_records(&mut found);
+        self.compare_leases(&mut found);
+        self.compare_links(&mut found);
+        self.compare_drifts(&mut found);
+        self.compare_node(&mut found);
+        self.compare_speaker(&mut found);
+        found
+    }
+
+    /// What a person should know and what is not wrong.
+    pub fn notes(&self) -> Vec<String> {
+        let set_aside = self.after().set_aside.iter().map(|path| {
+            format!(
+                "{} was set aside at an earlier start because it could not be read; \
+                 remove it once nobody wants to look at it",
+                path.display()
+            )
+        });
+        let salvaged = self.after().records.values().filter(|record| is_salvaged(record)).map(|record| {
+            format!(
+                "the record of {} was made anew from its link, so its side in the pod can't be looked at",
+                record.owner()
+            )
+        });
+        set_aside.chain(salvaged).collect()
+    }
+
+    pub(super) fn before(&self) -> &Contents {
+        &self.records[0]
+    }
+
+    pub(super) fn after(&self) -> &Contents {
+        &self.records[1]
+    }
+
+    /// Whether nothing happened to the attachment, and nobody works on it.
+    pub(super) fn is_steady(&self, key: &AttachmentKey) -> bool {
+        self.before().records.get(key) == self.after().records.get(key)
+            && self.views.iter().flatten().all(|view| view.busy.binary_search(key).is_err())
+    }
+
+    /// Those records of this boot that nobody works on.
+    pub(super) fn steady(&self) -> impl Iterator<Item = &Attachment> {
+        self.after().records.values().filter(|record| self.is_steady(&record.key))
+    }
+
+    /// The records that count: of this boot, complete.
+    pub(super) fn is_committed(&self, record: &Attachment) -> bool {
+        record.boot_id == self.boot_id && record.state == AttachmentState::Committed
+    }
+}
+
+/// Its record was lost, and with it where its namespace is.
+pub(super) fn is_salvaged(record: &Attachment) -> bool {
+    record.netns.path.as_os_str().is_empty()
+}

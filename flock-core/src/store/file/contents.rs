@@ -1,0 +1,76 @@
+//! What is in a directory of records, without opening it as a store.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirEntry};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::directory::{has_extension, read};
+use super::record::{EXTENSION, TEMPORARY_EXTENSION, key_of};
+use super::{StoreError, failed};
+use crate::attachment::{Attachment, AttachmentKey};
+
+/// The files of a directory of records, looked at and left as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// What can be read.
+    pub records: BTreeMap<AttachmentKey, Attachment>,
+    /// Files with a record's extension that are none.
+    pub unreadable: Vec<Unreadable>,
+    /// What an interrupted write left.
+    pub unfinished: Vec<PathBuf>,
+    /// What was set aside at an earlier start.
+    pub set_aside: Vec<PathBuf>,
+}
+
+/// A file that should be a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Whose record it should be, by its name; `None` if that is no record's name.
+    pub key: Option<AttachmentKey>,
+}
+
+impl Contents {
+    /// Looks at `directory`, also while a store has it open.
+    pub(super) fn read(directory: &Path) -> Result<Self, StoreError> {
+        let mut contents = Self::default();
+        let mut entries = fs::read_dir(directory)
+            .and_then(Iterator::collect::<io::Result<Vec<DirEntry>>>)
+            .map_err(failed("list", directory))?;
+        entries.sort_by_key(DirEntry::file_name);
+        for entry in entries {
+            contents.add(&entry);
+        }
+        Ok(contents)
+    }
+
+    fn add(&mut self, entry: &DirEntry) {
+        let (path, name) = (entry.path(), entry.file_name());
+        if has_extension(&name, TEMPORARY_EXTENSION) {
+            self.unfinished.push(path);
+        } else if has_extension(&name, EXTENSION) {
+            let reason = match read(entry) {
+                Ok(Ok(attachment)) => {
+                    self.records.insert(attachment.key.clone(), attachment);
+                    return;
+                }
+                Ok(Err(reason)) => reason,
+                // It was deleted since the directory was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+                Err(error) => error.to_string(),
+            };
+            let key = key_of(&name.to_string_lossy());
+            self.unreadable.push(Unreadable { path, reason, key });
+        } else if is_set_aside(&name.to_string_lossy()) {
+            self.set_aside.push(path);
+        }
+    }
+}
+
+fn is_set_aside(name: &str) -> bool {
+    name.rsplit_once(".corrupt-").is_some_and(|(_, number)| number.parse::<u32>().is_ok())
+}

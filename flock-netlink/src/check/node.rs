@@ -1,0 +1,176 @@
+//! What the node has beside its links: comparing it, and removing what is nobody's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use flock_core::attachment::{Attachment, GATEWAY_V4};
+use flock_core::dataplane::{AnycastRoute, DataplaneError, NodeDrift, NodeWanted, Stray};
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{RouteMessage, RouteType};
+
+use crate::ANYCAST_METRIC;
+use crate::attach::host_neighbours;
+use crate::conversation::Request;
+use crate::links::{LOOPBACK, every_link, find_link, is_of_flock, remove};
+use crate::messages;
+use crate::node::{REQUIRED_SETTINGS, has_address};
+use crate::routes::{hops_of, own_routes};
+use crate::state::permanent_neighbours;
+use crate::sysctl::dotted;
+use crate::worker::Worker;
+
+/// The links of the node as far as routes and neighbours tell of them.
+struct Links<'a> {
+    /// All of them.
+    names: BTreeMap<u32, String>,
+    /// Those of Flock.
+    own: BTreeSet<u32>,
+    attachments: BTreeMap<&'a str, &'a Attachment>,
+}
+
+impl Links<'_> {
+    /// Whose link that is, if it is one that was asked about.
+    fn attachment(&self, index: u32) -> Option<&Attachment> {
+        self.attachments.get(self.names.get(&index)?.as_str()).copied()
+    }
+
+    fn shown(&self, index: u32) -> String {
+        self.names.get(&index).cloned().unwrap_or_else(|| format!("the interface {index}, which is gone"))
+    }
+}
+
+impl Worker {
+    pub(crate) fn check_node(&mut self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {
+        let mut found = Vec::new();
+        let facts = every_link(&mut self.node)?;
+        let links = Links {
+            names: facts.iter().map(|link| (link.index, link.name.clone())).collect(),
+            own: facts.iter().filter(|link| is_of_flock(link)).map(|link| link.index).collect(),
+            attachments: wanted
+                .attachments
+                .iter()
+                .map(|attachment| (attachment.host_interface.as_str(), attachment))
+                .collect(),
+        };
+        let routes = own_routes(&mut self.node)?;
+        check_summaries(&wanted.summaries, &routes, &mut found);
+        self.check_anycast(&wanted.anycast, &routes, &links, &mut found)?;
+        self.check_settings(&mut found)?;
+        let stray = routes.iter().filter_map(|route| stray_route(route, &links));
+        found.extend(stray.map(NodeDrift::Stray));
+        self.check_neighbours(&links, &mut found)?;
+        Ok(found)
+    }
+
+    fn check_anycast(
+        &mut self,
+        wanted: &[AnycastRoute],
+        routes: &[RouteMessage],
+        links: &Links<'_>,
+        differences: &mut Vec<NodeDrift>,
+    ) -> Result<(), DataplaneError> {
+        let mut wanted = self.hops(wanted)?;
+        for route in routes.iter().filter(|route| messages::metric(route) == ANYCAST_METRIC) {
+            let Some(address) = messages::destination(route).map(|prefix| prefix.addr()) else { continue };
+            let Some(expected) = wanted.remove(&address) else {
+                differences.push(NodeDrift::AnycastUnexpected(address));
+                continue;
+            };
+            let found = hops_of(route);
+            if found != expected {
+                let names =
+                    |hops: BTreeSet<(u32, _)>| hops.iter().map(|(index, _)| links.shown(*index)).collect();
+                differences.push(NodeDrift::Anycast {
+                    address,
+                    expected: names(expected),
+                    found: names(found),
+                });
+            }
+        }
+        differences.extend(wanted.into_iter().map(|(address, hops)| NodeDrift::Anycast {
+            address,
+            expected: hops.iter().map(|(index, _)| links.shown(*index)).collect(),
+            found: BTreeSet::new(),
+        }));
+        Ok(())
+    }
+
+    fn check_settings(&mut self, differences: &mut Vec<NodeDrift>) -> Result<(), DataplaneError> {
+        let gateway = IpAddr::V4(GATEWAY_V4);
+        if !has_address(&mut self.node, LOOPBACK, gateway)? {
+            differences.push(NodeDrift::GatewayMissing(gateway));
+        }
+        for (name, expected) in REQUIRED_SETTINGS {
+            let found = self.sysctls.read(name).unwrap_or_else(|error| format!("unreadable ({error})"));
+            if found != expected {
+                let expected = expected.to_owned();
+                differences.push(NodeDrift::Setting { name: dotted(name), expected, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_neighbours(
+        &mut self,
+        links: &Links<'_>,
+        differences: &mut Vec<NodeDrift>,
+    ) -> Result<(), DataplaneError> {
+        for (index, address) in permanent_neighbours(&mut self.node)? {
+            let Some(attachment) = links.attachment(index) else { continue };
+            if links.own.contains(&index) && !host_neighbours(attachment).any(|own| own == address) {
+                let interface = attachment.host_interface.clone();
+                differences.push(NodeDrift::Stray(Stray::Neighbour { interface, address }));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_strays(&mut self, strays: &[Stray]) -> Result<(), DataplaneError> {
+        let names: BTreeMap<u32, String> =
+            every_link(&mut self.node)?.into_iter().map(|link| (link.index, link.name)).collect();
+        let mut requests: Vec<Request> = own_routes(&mut self.node)?
+            .into_iter()
+            .filter(|route| {
+                let Some(prefix) = messages::destination(route).filter(|_| is_over_a_link(route)) else {
+                    return false;
+                };
+                let interface =
+                    messages::output_interface(route).and_then(|index| names.get(&index).cloned());
+                strays.contains(&Stray::Route { prefix, interface })
+            })
+            .map(|route| Request::plain(RouteNetlinkMessage::DelRoute(route)))
+            .collect();
+        for stray in strays {
+            let Stray::Neighbour { interface, address } = stray else { continue };
+            if let Some(link) = find_link(&mut self.node, interface.as_str())?.filter(is_of_flock) {
+                requests.push(Request::plain(messages::neighbour_delete(link.index, *address)));
+            }
+        }
+        remove(&mut self.node, &requests, "what is nobody's")
+    }
+}
+
+fn check_summaries(wanted: &BTreeSet<IpNet>, routes: &[RouteMessage], differences: &mut Vec<NodeDrift>) {
+    let blackholes = routes.iter().filter(|route| route.header.kind == RouteType::BlackHole);
+    let found: BTreeSet<IpNet> = blackholes.filter_map(messages::destination).collect();
+    differences.extend(wanted.difference(&found).copied().map(NodeDrift::SummaryMissing));
+    differences.extend(found.difference(wanted).copied().map(NodeDrift::SummaryUnexpected));
+}
+
+fn stray_route(route: &RouteMessage, links: &Links<'_>) -> Option<Stray> {
+    let prefix = messages::destination(route).filter(|_| is_over_a_link(route))?;
+    let index = messages::output_interface(route);
+    let is_somebodys = index.is_some_and(|index| match links.attachment(index) {
+        Some(attachment) => attachment.addresses.prefixes().any(|own| own == prefix),
+        // It goes with the link, whosever that is.
+        None => links.own.contains(&index),
+    });
+    let interface = index.map(|index| links.shown(index));
+    (!is_somebodys).then_some(Stray::Route { prefix, interface })
+}
+
+/// Neither a summary nor an anycast route: these are made equal as a whole.
+fn is_over_a_link(route: &RouteMessage) -> bool {
+    route.header.kind != RouteType::BlackHole && messages::metric(route) != ANYCAST_METRIC
+}
