@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flock_bird::announcer::Status;
+use flock_bird::control::Client;
 use flock_bird::{BirdAnnouncer, BirdConfig};
 use flock_core::announcer::{MemoryAnnouncer, RouteAnnouncer};
 use flock_core::clock::{Clock, SystemClock};
@@ -19,6 +20,7 @@ use flock_core::store::FileStore;
 use flock_netlink::NetlinkDataplane;
 use tokio::sync::watch;
 
+use crate::agent::bird_limits::BirdLimits;
 use crate::agent::cluster::Membership;
 use crate::agent::http::{Endpoints, HttpServer};
 use crate::agent::inspected::Inspected;
@@ -29,6 +31,7 @@ use crate::agent::readiness::Readiness;
 use crate::agent::reporting::ReportingService;
 use crate::agent::service::AgentService;
 
+mod bird_limits;
 pub mod check;
 mod cluster;
 mod error;
@@ -83,7 +86,7 @@ pub async fn run_with(
         }
     };
     let supply = Supply::begin(&options, &metrics).await?;
-    let service = Arc::new(AgentService::new());
+    let service = Arc::new(AgentService::new(bird.as_deref().map(|bird| bird_limits(bird, &options))));
     let speaker = bird.clone().map(|bird| (bird, options.bird_socket.clone()));
     let server = server.with_inspection(Arc::new(Inspected::new(Arc::clone(&service), speaker)));
     let mut answering: Arc<dyn Service> = Arc::clone(&service) as _;
@@ -98,7 +101,7 @@ pub async fn run_with(
         () = &mut shutdown => None,
         outcome = start(&options, supply, wrap, &metrics, &readiness, bird.clone()) => Some(outcome),
     };
-    let (mut reaper, mut following) = (None, None);
+    let (mut reaper, mut collector, mut following) = (None, None, None);
     let result = match outcome {
         None => Ok(()),
         Some(Err(error)) => Err(error),
@@ -111,8 +114,10 @@ pub async fn run_with(
                 let bird = bird.as_ref().map(|bird| bird.status());
                 following = Some(tokio::spawn(membership.follow(Arc::clone(&handler), bird)));
             }
-            let until = stop.requested();
-            reaper = Some(tokio::spawn(async move { handler.run_reaper(until).await }));
+            let (reaping, until) = (Arc::clone(&handler), stop.requested());
+            reaper = Some(tokio::spawn(async move { reaping.run_reaper(until).await }));
+            let (interval, until) = (options.gc_interval, stop.requested());
+            collector = Some(tokio::spawn(async move { handler.run_collector(interval, until).await }));
             tokio::select! {
                 () = &mut shutdown => Ok(()),
                 ended = ended(following.as_mut()) => Err(AgentError::Following(ended)),
@@ -132,7 +137,7 @@ pub async fn run_with(
         }
         Err(error) => tracing::error!(%error, "the server ended badly"),
     }
-    for (what, task) in [("the reaper", reaper), ("the HTTP server", http)] {
+    for (what, task) in [("the reaper", reaper), ("the collector", collector), ("the HTTP server", http)] {
         if let Some(task) = task
             && let Err(error) = task.await
         {
@@ -262,6 +267,9 @@ async fn recovered(
     let handler = Handler::new(metered(wrap(backends), metrics), config, settings(options)?);
     let recovery = handler.recover(&unreadable).await?;
     metrics.recovered(&recovery);
+    let handler = Arc::new(handler);
+    let counting = Arc::clone(&handler);
+    metrics.collected(move || counting.collected());
     tracing::info!(
         committed = recovery.committed,
         repaired = recovery.repaired,
@@ -272,7 +280,7 @@ async fn recovered(
         salvaged = recovery.salvaged,
         "records read"
     );
-    Ok(Arc::new(handler))
+    Ok(handler)
 }
 
 /// What is seen over HTTP. That BIRD is away makes no node unready: pods reach each other on it.
@@ -294,6 +302,14 @@ fn endpoints(
     Endpoints { metrics: Arc::clone(metrics), readiness: readiness.subscribe(), notes: Arc::new(notes) }
 }
 
+/// STATUS has two seconds in all.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn bird_limits(bird: &BirdAnnouncer, options: &Options) -> BirdLimits {
+    let timeout = options.birdc_timeout.min(STATUS_TIMEOUT);
+    BirdLimits::new(bird.status(), Client::new(&options.bird_socket, timeout))
+}
+
 fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
     let config = BirdConfig {
         config_path: options.bird_config.clone(),
@@ -307,7 +323,7 @@ fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
 /// Whatever stands in BIRD's configuration may have been written by an earlier agent.
 fn settings(options: &Options) -> Result<Settings, AgentError> {
     let announced_before = options.announcer == Announcer::Bird && options.bird_config.exists();
-    Ok(Settings { announced_before, ..Settings::new(boot_id()?) })
+    Ok(Settings { announced_before, collect_grace: options.gc_grace, ..Settings::new(boot_id()?) })
 }
 
 /// What tells this boot from another one.

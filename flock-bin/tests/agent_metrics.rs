@@ -49,6 +49,7 @@ async fn everything() -> Metrics {
     metrics.watch_restarts(Watch::Pods, || 0);
     metrics.watch_restarts(Watch::NodeConfig, || 0);
     metrics.events_dropped(|| 0);
+    metrics.collected(|| 0);
     metrics.observe(ipam(Some("2001:db8:1::/64"), Some("10.0.1.0/24")).await, Arc::new(MemoryStore::new()));
     metrics
 }

@@ -1,5 +1,4 @@
-//! The life of an attachment: [`Handler`] carries out ADD, DEL and CHECK on the
-//! five backends.
+//! The life of an attachment: [`Handler`] carries out the verbs on the five backends.
 //!
 //! ```text
 //! ADD    record committed? answer from it
@@ -7,7 +6,12 @@
 //!        → Store.put(committed) → RouteAnnouncer.sync → result
 //! DEL    Store.get (unknown is success) → Store.put(deleting) → withdraw, detach → answer
 //!        the reaper removes links in batches, forgets the records, releases the addresses
+//! GC     the way of DEL for each attachment of the network that the runtime does not know
+//! STATUS Ipam.usage, and how the last announcement ended
 //! ```
+//!
+//! Runtimes lose containers without a DEL, and call no GC: [`Handler::collect`] finds what
+//! they leave.
 //!
 //! # Invariants
 //!
@@ -28,7 +32,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -46,19 +50,24 @@ use crate::store::Store;
 
 mod add;
 mod check;
+mod collect;
 mod del;
 mod error;
+mod gc;
 mod locks;
 mod reconfigure;
 mod recover;
 mod repair;
 mod service;
+mod status;
 mod teardown;
 mod view;
 
 pub use error::HandlerError;
 pub use recover::Recovery;
+pub use status::Status;
 
+use collect::Suspects;
 use locks::KeyedLocks;
 
 /// One of each backend. Tests swap a field.
@@ -88,6 +97,8 @@ pub struct Settings {
     pub reap_delay: Duration,
     /// How long the reaper waits after a failure.
     pub retry_delay: Duration,
+    /// For how long a container has to be seen as gone before its attachment is collected.
+    pub collect_grace: Duration,
     /// How long the kernel keeps the summaries of prefixes that the node had before: until the
     /// announcer tells of the pods that are still in them.
     pub summary_grace: Duration,
@@ -103,6 +114,7 @@ impl Settings {
             boot_id: boot_id.into(),
             reap_delay: Duration::from_millis(250),
             retry_delay: Duration::from_secs(1),
+            collect_grace: Duration::from_secs(60),
             summary_grace: Duration::from_secs(2),
             announced_before: false,
         }
@@ -112,8 +124,9 @@ impl Settings {
 /// Carries out the verbs. Cheap to share behind an `Arc`.
 ///
 /// [`recover`](Self::recover) comes first, once; then [`add`](Self::add),
-/// [`del`](Self::del) and [`check`](Self::check) in any order and concurrency, with
-/// [`run_reaper`](Self::run_reaper) going on beside them.
+/// [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and [`status`](Self::status) in
+/// any order and concurrency, with [`run_reaper`](Self::run_reaper) and
+/// [`run_collector`](Self::run_collector) going on beside them.
 pub struct Handler {
     backends: Backends,
     settings: Settings,
@@ -132,6 +145,12 @@ pub struct Handler {
     configuring: tokio::sync::Mutex<()>,
     /// Whether the last attempt at that failed.
     announcements_due: AtomicBool,
+    /// Why the last attempt failed, also where it is not tried again.
+    unannounced: Mutex<Option<String>>,
+    /// What looked dead at the last look.
+    suspects: Mutex<Suspects>,
+    /// How many of them were deleted so far.
+    collected: AtomicU64,
 }
 
 /// What the node is at the moment.
@@ -156,6 +175,9 @@ impl Handler {
             announcing: tokio::sync::Mutex::new(Announced { something }),
             configuring: tokio::sync::Mutex::new(()),
             announcements_due: AtomicBool::new(false),
+            unannounced: Mutex::default(),
+            suspects: Mutex::default(),
+            collected: AtomicU64::new(0),
         }
     }
 
@@ -189,6 +211,7 @@ impl Handler {
         // What will never be taken is not tried again before the next change.
         let again = done.as_ref().is_err_and(|error| error.retry() == Retry::Later);
         self.announcements_due.store(again, Ordering::Relaxed);
+        self.set_unannounced(done.as_ref().err().map(ToString::to_string));
         drop(announced);
         if let Err(error) = done {
             tracing::warn!(%error, again, "announcements are not up to date");

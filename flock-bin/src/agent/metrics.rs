@@ -101,7 +101,7 @@ impl Metrics {
     /// Series that are not there until something happens make the first happening
     /// invisible to `rate()`.
     fn begin_at_zero(&self) {
-        for verb in [Verb::Add, Verb::Check, Verb::Del, Verb::Status] {
+        for verb in [Verb::Add, Verb::Check, Verb::Del, Verb::Gc, Verb::Status] {
             drop(self.requests.get_or_create(&RequestLabels { verb, code: Code::Success }));
             drop(self.request_durations.get_or_create(&VerbLabels { verb }));
         }
@@ -167,6 +167,12 @@ impl Metrics {
     /// Where to read how many Events were left out. Must return at once. Only the first call counts.
     pub fn events_dropped(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
         self.state.events_dropped(Box::new(count));
+    }
+
+    /// Where to read how many attachments were collected. Must return at once. Only the first
+    /// call counts.
+    pub fn collected(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.state.collected(Box::new(count));
     }
 
     /// Everything, as text. Fails if a part can't be written, which is a defect.

@@ -42,6 +42,10 @@ const RUN_DIR: &str = "/run/flock";
 const BIRDC_TIMEOUT: RangeInclusive<u64> = 1..=60;
 /// In seconds: what is released may be needed at once, and nobody waits for longer than a day.
 const ADDRESS_REST: RangeInclusive<u64> = 0..=86_400;
+/// In seconds: a look at the node's links costs about as much as an ADD.
+const GC_INTERVAL: RangeInclusive<u64> = 1..=86_400;
+/// In seconds: zero is for those who know that their runtime never comes late.
+const GC_GRACE: RangeInclusive<u64> = 0..=86_400;
 
 /// Gives this node's pods their addresses and announces them over BGP.
 ///
@@ -222,6 +226,15 @@ struct Given {
     #[arg(long, value_name = "SECONDS", env = "FLOCK_ADDRESS_REST", value_parser = clap::value_parser!(u64).range(ADDRESS_REST))]
     address_rest: Option<u64>,
 
+    /// How often to look for attachments whose container is gone though no DEL came, in seconds [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "FLOCK_GC_INTERVAL", value_parser = clap::value_parser!(u64).range(GC_INTERVAL))]
+    gc_interval: Option<u64>,
+
+    /// For how long a container must have been seen as gone before its attachment is deleted, in seconds
+    /// [default: 60]
+    #[arg(long, value_name = "SECONDS", env = "FLOCK_GC_GRACE", value_parser = clap::value_parser!(u64).range(GC_GRACE))]
+    gc_grace: Option<u64>,
+
     /// The form of the log on standard error; RUST_LOG sets the level, for example RUST_LOG=debug [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", env = "FLOCK_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -296,6 +309,10 @@ pub struct Options {
     pub birdc_timeout: Duration,
     /// How long a released address rests.
     pub address_rest: Duration,
+    /// How often dead attachments are looked for.
+    pub gc_interval: Duration,
+    /// For how long a container must have been gone.
+    pub gc_grace: Duration,
     /// The form of the log.
     pub log_format: LogFormat,
 }
@@ -388,6 +405,8 @@ impl Given {
             bird_socket: self.bird_socket.or(lower.bird_socket),
             birdc_timeout: self.birdc_timeout.or(lower.birdc_timeout),
             address_rest: self.address_rest.or(lower.address_rest),
+            gc_interval: self.gc_interval.or(lower.gc_interval),
+            gc_grace: self.gc_grace.or(lower.gc_grace),
             log_format: self.log_format.or(lower.log_format),
         }
     }
@@ -444,6 +463,8 @@ impl Given {
             bird_socket: self.bird_socket.unwrap_or_else(|| run_dir.join("bird.ctl")),
             birdc_timeout: seconds("birdc-timeout", self.birdc_timeout, 5, BIRDC_TIMEOUT)?,
             address_rest: seconds("address-rest", self.address_rest, 30, ADDRESS_REST)?,
+            gc_interval: seconds("gc-interval", self.gc_interval, 60, GC_INTERVAL)?,
+            gc_grace: seconds("gc-grace", self.gc_grace, 60, GC_GRACE)?,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             run_dir,
         })

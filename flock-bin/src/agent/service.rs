@@ -10,15 +10,20 @@ use flock_core::handler::Handler;
 use flock_core::server::Service;
 use tokio::sync::watch;
 
-/// Hands requests to the handler once there is one.
+use crate::agent::bird_limits::BirdLimits;
+
+/// Hands requests to the handler once there is one, and adds to its STATUS what only the
+/// agent knows.
 #[derive(Debug)]
 pub(super) struct AgentService {
     handler: watch::Sender<Option<Arc<Handler>>>,
+    bird: Option<BirdLimits>,
 }
 
 impl AgentService {
-    pub(super) fn new() -> Self {
-        Self { handler: watch::Sender::new(None) }
+    /// `bird` is what announces, if anything does.
+    pub(super) fn new(bird: Option<BirdLimits>) -> Self {
+        Self { handler: watch::Sender::new(None), bird }
     }
 
     /// From now on `handler` answers.
@@ -48,10 +53,27 @@ impl AgentService {
 impl Service for AgentService {
     async fn call(&self, request: Request) -> Response {
         match self.handler(&request).await {
+            Some(handler) if request.verb == Verb::Status => {
+                let answer = self.status(&handler, &request).await;
+                answer.map_or_else(Response::Error, |()| Response::EMPTY)
+            }
             Some(handler) => handler.call(request).await,
             None if request.verb == Verb::Status => Response::Error(starting(Code::NOT_AVAILABLE)),
             None => Response::Error(starting(Code::TRY_AGAIN_LATER)),
         }
+    }
+}
+
+impl AgentService {
+    async fn status(&self, handler: &Handler, request: &Request) -> Result<(), cni::Error> {
+        // What is wrong with the configuration comes first, as for every verb.
+        request.operation()?;
+        let status = handler.status().await;
+        let mut status = status.map_err(|error| cni::Error { code: Code::NOT_AVAILABLE, ..error.into() })?;
+        if let Some(bird) = &self.bird {
+            status.limits.extend(bird.reason().await);
+        }
+        status.answer()
     }
 }
 
@@ -120,7 +142,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn before_the_node_is_ready_only_del_waits() {
-        let service = AgentService::new();
+        let service = AgentService::new(None);
         let minute = Duration::from_secs(60);
         for (verb, expected) in [
             (Verb::Add, Code::TRY_AGAIN_LATER),
@@ -139,7 +161,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_del_waits_no_longer_than_its_runtime() {
-        let service = AgentService::new();
+        let service = AgentService::new(None);
         let response = service.call(request(Verb::Del, Duration::from_secs(1))).await;
         assert_eq!(code(&response), Some(Code::TRY_AGAIN_LATER));
     }

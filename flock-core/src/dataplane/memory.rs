@@ -97,14 +97,25 @@ impl MemoryDataplane {
 
     /// Takes a namespace away, and with it every link that has an end in it.
     pub fn remove_namespace(&self, path: &Path) {
+        if let Some(netns) = self.unmount_namespace(path) {
+            self.end_namespace(&netns);
+        }
+    }
+
+    /// Takes the path of a namespace away, which itself lives on: a process is in it. Its
+    /// links stay until [`end_namespace`](Self::end_namespace).
+    pub fn unmount_namespace(&self, path: &Path) -> Option<Netns> {
+        let gone = self.lock().namespaces.remove(path)?;
+        Some(Netns { path: path.to_owned(), device: DEVICE, inode: gone.inode })
+    }
+
+    /// Ends a namespace that has no path any more, and with it every link that has an end in it.
+    pub fn end_namespace(&self, netns: &Netns) {
         let mut model = self.lock();
-        let Some(gone) = model.namespaces.remove(path) else { return };
-        let links: Vec<InterfaceName> = model
-            .links
-            .iter()
-            .filter(|(_, link)| link.attachment.as_ref().is_some_and(|made| made.netns.inode == gone.inode))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let made_in =
+            |link: &LinkModel| link.attachment.as_ref().is_some_and(|made| made.netns.is_same(netns));
+        let links = model.links.iter().filter(|(_, link)| made_in(link));
+        let links: Vec<InterfaceName> = links.map(|(name, _)| name.clone()).collect();
         for name in links {
             model.remove_link(&name);
         }

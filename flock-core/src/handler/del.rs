@@ -12,10 +12,15 @@ impl Handler {
     /// container's namespace nor its pod is looked at.
     pub async fn del(&self, call: &Call) -> Result<(), HandlerError> {
         let _serialised = self.locks.lock(&call.key).await;
-        let Some(mut attachment) = self.backends.store.get(&call.key).await? else {
+        let Some(attachment) = self.backends.store.get(&call.key).await? else {
             // Addresses without a record are those of an ADD that was cut off.
             return Ok(self.backends.ipam.release(&call.key).await?);
         };
+        self.delete(attachment).await
+    }
+
+    /// The way of every deletion. The caller holds the attachment's lock.
+    pub(super) async fn delete(&self, mut attachment: Attachment) -> Result<(), HandlerError> {
         if !self.mark(&mut attachment).await || !self.detach(&attachment).await {
             return self.teardown(&attachment).await;
         }

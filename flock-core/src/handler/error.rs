@@ -74,6 +74,18 @@ pub enum HandlerError {
         /// What is missing there.
         missing: Vec<String>,
     },
+    /// GC could not delete all that it should.
+    #[error("GC deleted {deleted} attachments and could not delete {}: {}", .left.len(), named(.left))]
+    Gc {
+        /// How many it did delete.
+        deleted: usize,
+        /// Those that are left over, and why.
+        left: Vec<(AttachmentKey, HandlerError)>,
+    },
+}
+
+fn named(left: &[(AttachmentKey, HandlerError)]) -> String {
+    left.iter().map(|(key, error)| format!("{key}: {error}")).collect::<Vec<_>>().join("; ")
 }
 
 fn list(drifts: &[Drift]) -> String {
@@ -89,6 +101,10 @@ impl HandlerError {
             Self::Dataplane(error) => error.retry(),
             Self::Announce(error) => error.retry(),
             Self::Pods(error) => error.retry(),
+            Self::Gc { left, .. } => {
+                let later = left.iter().any(|(_, error)| error.retry() == Retry::Later);
+                if later { Retry::Later } else { Retry::Never }
+            }
             Self::Annotations(_)
             | Self::NoNamespace
             | Self::NoHostInterface { .. }
@@ -110,6 +126,7 @@ impl HandlerError {
                 cni::Code::CHECK_FAILED
             }
             _ if self.retry() == Retry::Later => cni::Code::TRY_AGAIN_LATER,
+            Self::Gc { left, .. } => left.first().map_or(cni::Code::INTERNAL, |(_, error)| error.code()),
             Self::Ipam(_) => cni::Code::ADDRESS,
             Self::Dataplane(_) | Self::NoHostInterface { .. } => cni::Code::DATAPLANE,
             Self::Announce(_) => cni::Code::ANNOUNCEMENT,
@@ -124,6 +141,10 @@ impl From<HandlerError> for cni::Error {
         let details = match &error {
             HandlerError::Drifted { drifts, .. } => {
                 drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+            }
+            HandlerError::Gc { .. } => {
+                "everything else of GC was done; what is left over can be deleted by the next GC, or with DEL"
+                    .to_owned()
             }
             _ => String::new(),
         };

@@ -1,9 +1,12 @@
 //! A failure at any call of any backend leaks nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
+use flock_core::attachment::AttachmentState;
 use flock_core::dataplane::Dataplane;
 use flock_core::node_config::NodeConfig;
+use flock_core::store::Store;
 use proptest::prelude::*;
 
 use crate::faults::Faults;
@@ -22,6 +25,8 @@ async fn life(node: &Node) {
     // Its annotations come from the pod source.
     let _ = node.add(3, &[]).await;
     node.handler.reap().await;
+    let _ = node.gc(&[1, 2]).await;
+    let _ = node.handler.collect().await;
     let _ = node.del(2).await;
     node.handler.reap().await;
 }
@@ -116,6 +121,8 @@ enum Step {
     Del(u8),
     Check(u8),
     Reap,
+    Gc(BTreeSet<u8>),
+    Collect,
     Reconfigure(bool),
     Restart,
 }
@@ -154,6 +161,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..16_u8).prop_map(Step::Del),
         1 => (0..16_u8).prop_map(Step::Check),
         2 => Just(Step::Reap),
+        1 => proptest::collection::btree_set(0..16_u8, 8..16).prop_map(Step::Gc),
+        1 => Just(Step::Collect),
         1 => Just(Step::Restart),
         1 => any::<bool>().prop_map(Step::Reconfigure),
     ];
@@ -202,6 +211,22 @@ proptest! {
                     }
                     Step::Check(pod) => { let _ = node.check(pod).await; }
                     Step::Reap => { node.handler.reap().await; }
+                    Step::Gc(valid) => {
+                        let listed: Vec<u8> = valid.iter().copied().collect();
+                        let outcome = node.gc(&listed).await;
+                        given.retain(|pod, _| valid.contains(pod));
+                        if outcome.is_ok() {
+                            let left = world.store.list().await.unwrap();
+                            let left = left.iter().filter(|left| left.state != AttachmentState::Deleting);
+                            for record in left {
+                                prop_assert!(valid.iter().any(|pod| key(*pod) == record.key), "{record:?}");
+                            }
+                        }
+                    }
+                    Step::Collect => {
+                        world.clock.advance(Duration::from_secs(60));
+                        prop_assert!(matches!(node.handler.collect().await, Ok(0) | Err(_)), "collected");
+                    }
                     Step::Reconfigure(moved) => {
                         let text = if moved { moved_config() } else { NODE_CONFIG.to_owned() };
                         let config = NodeConfig::from_yaml(&text, "test").unwrap();

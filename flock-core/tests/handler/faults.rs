@@ -31,6 +31,8 @@ pub(crate) struct Faults {
     log: Mutex<Vec<&'static str>>,
     /// Held, it holds up every `attach` before it does anything.
     pub(crate) attaching: tokio::sync::Mutex<()>,
+    /// Held, it holds up every `detach` before it does anything.
+    pub(crate) detaching: tokio::sync::Mutex<()>,
 }
 
 impl Faults {
@@ -177,6 +179,7 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
     }
 
     async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
+        drop(self.faults.detaching.lock().await);
         let failed = self.faults.fails("dataplane.detach");
         self.inner.detach(attachment).await?;
         if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }

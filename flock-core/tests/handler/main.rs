@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod calls;
+mod collect;
 mod failures;
 mod faults;
+mod gc;
 mod node;
 mod order;
 mod reaping;
 mod reconfigure;
 mod recover;
+mod status;

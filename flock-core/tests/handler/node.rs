@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use flock_core::announcer::MemoryAnnouncer;
 use flock_core::attachment::{AttachmentKey, AttachmentState};
 use flock_core::clock::ManualClock;
-use flock_core::cni::{Args, Call, CniResult, NetworkConfig, Verb};
+use flock_core::cni::{Args, Call, CniResult, GcCall, NetworkConfig, Verb};
 use flock_core::dataplane::MemoryDataplane;
 use flock_core::handler::{Backends, Handler, HandlerError, Recovery, Settings};
 use flock_core::ipam::{Ipam, MemoryIpam};
@@ -140,6 +140,11 @@ impl Node {
         self.handler.check(&call(Verb::Check, pod, &[])).await
     }
 
+    /// GC of the network "flock" with these pods as the valid ones.
+    pub(crate) async fn gc(&self, valid: &[u8]) -> Result<usize, HandlerError> {
+        self.handler.gc(&gc_call("flock", Some(valid))).await
+    }
+
     pub(crate) async fn recover(&self) -> Result<Recovery, HandlerError> {
         self.handler.recover(&[]).await
     }
@@ -151,6 +156,15 @@ impl Node {
             self.del(pod).await.unwrap();
         }
         assert_eq!(self.handler.reap().await, 0);
+    }
+}
+
+pub(crate) fn gc_call(network: &str, valid: Option<&[u8]>) -> GcCall {
+    let config = format!(r#"{{"cniVersion":"1.1.0","name":"{network}","type":"flock"}}"#);
+    GcCall {
+        config: NetworkConfig::parse(config.as_bytes()).unwrap(),
+        valid: valid.map(|pods| pods.iter().map(|pod| key(*pod)).collect()),
+        remaining: Duration::from_secs(60),
     }
 }
 

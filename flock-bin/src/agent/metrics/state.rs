@@ -37,6 +37,7 @@ pub(super) struct State {
     pods: OnceLock<Count>,
     node_config: OnceLock<Count>,
     events_dropped: OnceLock<Count>,
+    collected: OnceLock<Count>,
     backends: OnceLock<(Arc<dyn Ipam>, Arc<dyn Store>)>,
     /// When `counts` was asked for. Held while that is done, so that scrapes wait for each
     /// other and do not ask twice.
@@ -60,6 +61,7 @@ impl State {
             pods: OnceLock::new(),
             node_config: OnceLock::new(),
             events_dropped: OnceLock::new(),
+            collected: OnceLock::new(),
             backends: OnceLock::new(),
             asked: tokio::sync::Mutex::new(None),
             counts: Mutex::default(),
@@ -85,6 +87,10 @@ impl State {
 
     pub(super) fn events_dropped(&self, count: Count) {
         let _ = self.events_dropped.set(count);
+    }
+
+    pub(super) fn collected(&self, count: Count) {
+        let _ = self.collected.set(count);
     }
 
     fn restarts(&self, watch: Watch) -> &OnceLock<Count> {
@@ -147,7 +153,8 @@ impl Collector for State {
         self.encode_counts(encoder)?;
         self.encode_bird(encoder)?;
         self.encode_watches(encoder)?;
-        self.encode_events(encoder)
+        self.encode_events(encoder)?;
+        self.encode_collected(encoder)
     }
 }
 
@@ -203,11 +210,20 @@ impl State {
     }
 
     fn encode_events(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let Some(dropped) = self.events_dropped.get().map(|count| count()) else { return Ok(()) };
         let help = "Events of pods and NodeConfigs that were left out.";
-        let encoder = encoder.encode_descriptor("events_dropped", help, None, MetricType::Counter)?;
-        ConstCounter::new(dropped).encode(encoder)
+        counter(encoder, "events_dropped", help, self.events_dropped.get())
     }
+
+    fn encode_collected(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Attachments that were deleted because their container was gone though no DEL came.";
+        counter(encoder, "collected", help, self.collected.get())
+    }
+}
+
+/// Nothing while nobody knows.
+fn counter(encoder: &mut DescriptorEncoder, name: &str, help: &str, count: Option<&Count>) -> fmt::Result {
+    let Some(count) = count.map(|count| count()) else { return Ok(()) };
+    ConstCounter::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
 type AddressLabels = [(&'static str, &'static str); 2];

@@ -39,6 +39,15 @@ fn defaults_are_those_of_the_documentation() {
     assert_eq!(options.bird_socket, Path::new("/run/flock/bird.ctl"));
     assert_eq!(options.announcer, Announcer::Bird);
     assert_eq!(options.log_format, LogFormat::Text);
+    assert_eq!((options.gc_interval, options.gc_grace), (Duration::from_secs(60), Duration::from_secs(60)));
+}
+
+#[test]
+fn collecting_has_an_interval_and_a_grace_period() {
+    let machine = Fake { file: "gc-interval: 7\ngc-grace: 8\n", node_name: None };
+    let options = read(&["--config", "c.yaml", "--gc-grace", "0"], &machine).unwrap();
+    assert_eq!((options.gc_interval, options.gc_grace), (Duration::from_secs(7), Duration::ZERO));
+    assert!(read(&["--gc-interval", "0"], &EMPTY).is_err());
 }
 
 #[test]
@@ -69,6 +78,8 @@ fn the_file_keeps_to_the_same_limits() {
     for (file, expected) in [
         ("birdc-timeout: 0\n", "birdc-timeout is 0, expected 1 to 60 seconds"),
         ("address-rest: 90000\n", "address-rest is 90000, expected 0 to 86400 seconds"),
+        ("gc-interval: 0\n", "gc-interval is 0, expected 1 to 86400 seconds"),
+        ("gc-grace: 90000\n", "gc-grace is 90000, expected 0 to 86400 seconds"),
     ] {
         let error = read(&["--config", "c.yaml"], &Fake { file, node_name: None }).unwrap_err();
         assert_eq!(error.to_string(), expected);
