@@ -73,7 +73,7 @@ mod tests {
     async fn a_bird_that_is_away_for_long_is_a_limit() {
         let (_status, limits) = limits(Status::Applied { generation: 1 });
         assert_eq!(limits.reason().await, None);
-        tokio::time::advance(PATIENCE - Duration::from_secs(1)).await;
+        tokio::time::advance(PATIENCE.checked_sub(Duration::from_secs(1)).unwrap()).await;
         assert_eq!(limits.reason().await, None);
         tokio::time::advance(Duration::from_secs(1)).await;
         let reason = limits.reason().await.unwrap();
