@@ -317,12 +317,19 @@ async fn requests_are_counted_by_verb_and_code() {
             r#"{verb="CHECK",code="0"} 0"#,
             r#"{verb="CHECK",code="3"} 1"#,
             r#"{verb="DEL",code="0"} 1"#,
+            r#"{verb="GC",code="0"} 0"#,
             r#"{verb="STATUS",code="0"} 0"#,
         ]
     );
     assert_eq!(
         node.samples("flock_request_duration_seconds_count").await,
-        [r#"{verb="ADD"} 2"#, r#"{verb="CHECK"} 1"#, r#"{verb="DEL"} 1"#, r#"{verb="STATUS"} 0"#]
+        [
+            r#"{verb="ADD"} 2"#,
+            r#"{verb="CHECK"} 1"#,
+            r#"{verb="DEL"} 1"#,
+            r#"{verb="GC"} 0"#,
+            r#"{verb="STATUS"} 0"#
+        ]
     );
 }
 
