@@ -1,7 +1,7 @@
 //! The agent: composes the backends and serves the plugin.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,10 @@ use flock_bird::announcer::Status;
 use flock_bird::control::Client;
 use flock_bird::{BirdAnnouncer, BirdConfig};
 use flock_core::announcer::{MemoryAnnouncer, RouteAnnouncer};
+use flock_core::boot;
 use flock_core::clock::{Clock, SystemClock};
-use flock_core::handler::{Backends, Handler, Settings};
+use flock_core::deletions::DeletionQueue;
+use flock_core::handler::{Backends, Handler, Replay, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::name::NodeName;
 use flock_core::node_config::NodeConfig;
@@ -280,6 +282,19 @@ async fn recovered(
         salvaged = recovery.salvaged,
         "records read"
     );
+    // The socket listens since before the records were read.
+    let replay = handler.replay(&DeletionQueue::of_run_dir(&options.run_dir)).await?;
+    if replay != Replay::default() {
+        tracing::info!(
+            done = replay.done,
+            failed = replay.failed,
+            other_boot = replay.other_boot,
+            set_aside = replay.set_aside,
+            "queued deletions carried out"
+        );
+    }
+    let counting = Arc::clone(&handler);
+    metrics.queued_deletions(move || counting.queued_deletions());
     Ok(handler)
 }
 
@@ -323,14 +338,8 @@ fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
 /// Whatever stands in BIRD's configuration may have been written by an earlier agent.
 fn settings(options: &Options) -> Result<Settings, AgentError> {
     let announced_before = options.announcer == Announcer::Bird && options.bird_config.exists();
-    Ok(Settings { announced_before, collect_grace: options.gc_grace, ..Settings::new(boot_id()?) })
-}
-
-/// What tells this boot from another one.
-fn boot_id() -> Result<String, AgentError> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let id = std::fs::read_to_string(path).map_err(AgentError::BootId)?;
-    Ok(id.trim().to_owned())
+    let boot_id = boot::id().map_err(AgentError::BootId)?;
+    Ok(Settings { announced_before, collect_grace: options.gc_grace, ..Settings::new(boot_id) })
 }
 
 /// Differs from start to start; `ip-algo: random` needs no more.

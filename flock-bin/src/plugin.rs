@@ -15,8 +15,11 @@ use flock_core::frame::{MAX_LEN, Request, Response};
 
 mod help;
 mod process;
+mod queue;
 
 pub use process::{Process, main};
+
+use queue::{Answer, Queue};
 
 /// What the plugin takes from its process, so that it can be tested without one.
 pub trait Environment {
@@ -84,15 +87,12 @@ fn serve(environment: &impl Environment, command: OsString) -> Outcome {
     let version = SpecVersion::for_errors(config.as_deref().unwrap_or_default());
     let answer = match verb {
         Verb::Version => {
-            config.and_then(|config| cni::version_info(&config)).map(|info| Some(info.to_string()))
+            let info = config.and_then(|config| cni::version_info(&config));
+            info.map(|info| Outcome::success(format!("{info}\n")))
         }
         _ => pass_on(environment, verb, config, deadline),
     };
-    match answer {
-        Ok(Some(json)) => Outcome::success(format!("{json}\n")),
-        Ok(None) => Outcome::success(String::new()),
-        Err(error) => Outcome::failure(&error, version),
-    }
+    answer.unwrap_or_else(|error| Outcome::failure(&error, version))
 }
 
 /// Asks the agent. What is wrong with the environment is said before what is wrong
@@ -102,7 +102,7 @@ fn pass_on(
     verb: Verb,
     config: Result<Vec<u8>, Error>,
     deadline: Deadline,
-) -> Result<Option<String>, Error> {
+) -> Result<Outcome, Error> {
     let variable = |name| text(name, environment.variable(name).unwrap_or_default());
     let (container_id, ifname) = (variable("CNI_CONTAINERID")?, variable("CNI_IFNAME")?);
     let (netns, args) = (variable("CNI_NETNS")?, variable("CNI_ARGS")?);
@@ -115,17 +115,26 @@ fn pass_on(
         config: b"",
         remaining: deadline.remaining(),
     };
-    raw.key()?;
+    let key = raw.key()?;
     let config = config?;
     let delivery = Delivery::parse(&config)?;
     verb.require(delivery.cni_version)?;
     let request = Request::new(&RawCall { config: &config, ..raw })?;
-    let socket = delivery.run_dir.join(SOCKET_NAME);
     let deadline = deadline.with_limit(limit(verb, delivery.timeout));
-    match client::call(&socket, request, deadline) {
-        Ok(Response::Result(result)) => Ok(result.map(|json| json.get().to_owned())),
-        Ok(Response::Error(error)) => Err(error),
-        Err(error) => Err(unavailable(verb, error.into())),
+    let answer = match key.filter(|_| verb == Verb::Del) {
+        Some(key) => {
+            Queue { run_dir: &delivery.run_dir, key, args: &args }.call_or_queue(&request, deadline)?
+        }
+        None => {
+            let answer = client::call(&delivery.run_dir.join(SOCKET_NAME), request, deadline);
+            Answer::Agents(answer.map_err(|error| unavailable(verb, error.into()))?)
+        }
+    };
+    match answer {
+        Answer::Agents(Response::Result(Some(json))) => Ok(Outcome::success(format!("{}\n", json.get()))),
+        Answer::Agents(Response::Result(None)) => Ok(Outcome::success(String::new())),
+        Answer::Agents(Response::Error(error)) => Err(error),
+        Answer::Queued(notice) => Ok(Outcome { notice, ..Outcome::default() }),
     }
 }
 

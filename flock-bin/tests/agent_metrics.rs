@@ -17,7 +17,7 @@ use flock_bin::agent::readiness::Readiness;
 use flock_core::attachment::{self, Attachment, AttachmentKey, NodeCidrs};
 use flock_core::clock::ManualClock;
 use flock_core::cni;
-use flock_core::handler::Recovery;
+use flock_core::handler::{QueuedDeletions, Recovery};
 use flock_core::ipam::{AddressRequest, FamilyRequest, Ipam, LeaseOwner, MemoryIpam};
 use flock_core::store::conformance::{attachment, key};
 use flock_core::store::{MemoryStore, Store, StoreError};
@@ -48,6 +48,7 @@ async fn everything() -> Metrics {
     metrics.bird_configurations(BirdConfigurations::default);
     metrics.watch_restarts(Watch::Pods, || 0);
     metrics.watch_restarts(Watch::NodeConfig, || 0);
+    metrics.queued_deletions(QueuedDeletions::default);
     metrics.events_dropped(|| 0);
     metrics.collected(|| 0);
     metrics.observe(ipam(Some("2001:db8:1::/64"), Some("10.0.1.0/24")).await, Arc::new(MemoryStore::new()));

@@ -138,6 +138,12 @@ fn cni_path_is_never_needed_and_del_needs_no_namespace() {
     for verb in ["ADD", "CHECK", "DEL", "GC"] {
         assert_fails(&Fake::verb(verb), 11, "flock-agent is not running");
     }
+    // Not even a deletion can be queued there.
+    assert_fails(
+        &Fake::verb("DEL"),
+        11,
+        "can't be queued: the run directory /nonexistent/flock can't be made",
+    );
     assert_fails(&Fake::verb("DEL").with("CNI_NETNS", ""), 11, "flock-agent is not running");
     assert_fails(&Fake::verb("STATUS"), 50, "flock-agent is not running");
 }

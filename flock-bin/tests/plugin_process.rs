@@ -6,15 +6,21 @@
     reason = "helpers of tests fail by panicking"
 )]
 
+use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use flock_core::boot;
+use flock_core::client::Deadline;
 use flock_core::cni::{CniResult, Code, Error, Operation};
+use flock_core::deletions::DeletionQueue;
 use flock_core::frame::{self, Request, Response};
 use flock_core::server::{Server, Service};
 use serde_json::{Value, json};
@@ -54,10 +60,22 @@ impl Lab {
 
     fn new() -> Self {
         let lab = Self::without_agent();
-        let socket = lab.dir.path().join("flock.sock");
-        let server = lab.runtime.block_on(async { Server::bind(socket).unwrap() });
-        lab.runtime.spawn(server.run(Arc::new(Agent), std::future::pending()));
+        lab.serve();
         lab
+    }
+
+    fn serve(&self) {
+        let socket = self.dir.path().join("flock.sock");
+        let server = self.runtime.block_on(async { Server::bind(socket).unwrap() });
+        self.runtime.spawn(server.run(Arc::new(Agent), std::future::pending()));
+    }
+
+    /// What waits for an agent, in order.
+    fn queued(&self) -> Vec<String> {
+        let queue = DeletionQueue::of_run_dir(self.dir.path());
+        let waiting = queue.lock(Deadline::after(Duration::from_secs(5))).unwrap().waiting().unwrap();
+        assert_eq!(waiting.set_aside, []);
+        waiting.entries.iter().map(|entry| entry.deletion.key.to_string()).collect()
     }
 
     fn config(&self, version: &str, timeout: u64) -> String {
@@ -139,10 +157,138 @@ fn an_agent_that_hangs_is_waited_for_as_long_as_configured() {
 }
 
 #[test]
-fn without_an_agent_the_socket_is_named() {
+fn without_an_agent_the_socket_is_named_at_once() {
     let lab = Lab::without_agent();
-    assert_fails(&lab.run("DEL", "eth0"), 11, "flock-agent is not running: nothing listens on ");
-    assert_fails(&lab.run("STATUS", ""), 50, lab.dir.path().to_str().unwrap());
+    let socket = lab.dir.path().join("flock.sock").display().to_string();
+    for (verb, code) in [("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)] {
+        let start = Instant::now();
+        let output = lab.run(verb, "eth0");
+        assert!(start.elapsed() < Duration::from_secs(1), "{verb}: {:?}", start.elapsed());
+        assert_fails(&output, code, "flock-agent is not running: nothing listens on ");
+        let error = json_of(&output);
+        assert!(error["msg"].as_str().unwrap().contains(&socket), "{error}");
+        let details = error["details"].as_str().unwrap();
+        for look_at in ["kubectl -n flock-system logs", "DaemonSet flock-agent", "\"runDir\"", "--run-dir"] {
+            assert!(details.contains(look_at), "{details}");
+        }
+    }
+    assert_eq!(lab.queued(), Vec::<String>::new());
+}
+
+#[test]
+fn without_an_agent_a_deletion_is_queued() {
+    let lab = Lab::without_agent();
+    // In front of the first start of an agent, not even the run directory is there.
+    let run_dir = lab.dir.path().join("flock");
+    let config = lab.config("1.1.0", 20).replace(lab.dir.path().to_str().unwrap(), run_dir.to_str().unwrap());
+    for ifname in ["eth0", "eth1", "eth0"] {
+        let start = Instant::now();
+        let output = run("DEL", ifname, &config);
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b""[..]), "{output:?}");
+        let notice = String::from_utf8(output.stderr).unwrap();
+        assert!(notice.starts_with("flock: flock-agent is not running: "), "{notice}");
+        assert!(notice.contains(&format!("the deletion of 0123456789ab/{ifname} waits in ")), "{notice}");
+    }
+    assert_eq!(fs::metadata(&run_dir).unwrap().permissions().mode() & 0o7777, 0o700);
+    let queue = DeletionQueue::of_run_dir(&run_dir);
+    let waiting = queue.lock(Deadline::after(Duration::from_secs(5))).unwrap().waiting().unwrap();
+    assert_eq!(waiting.set_aside, []);
+    let boot_id = boot::id().unwrap();
+    let found: Vec<_> = waiting.entries.iter().map(|entry| entry.deletion.key.interface.as_str()).collect();
+    assert_eq!(found, ["eth0", "eth1"]);
+    assert!(waiting.entries.iter().all(|entry| entry.deletion.boot_id == boot_id));
+}
+
+/// A socket that is there and that nobody listens on: the agent was killed.
+#[test]
+fn a_dead_agents_socket_makes_no_difference() {
+    let lab = Lab::without_agent();
+    drop(UnixListener::bind(lab.dir.path().join("flock.sock")).unwrap());
+    assert_fails(&lab.run("ADD", "eth0"), 11, "flock-agent is not running");
+    assert!(lab.run("DEL", "eth0").status.success());
+    assert_eq!(lab.queued(), ["0123456789ab/eth0"]);
+}
+
+/// The agent takes the request and is gone before it answers.
+#[test]
+fn a_deletion_that_an_agent_died_of_is_queued() {
+    let lab = Lab::without_agent();
+    let listener = UnixListener::bind(lab.dir.path().join("flock.sock")).unwrap();
+    let agent = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        frame::read(&mut stream).unwrap();
+    });
+    let output = lab.run("DEL", "eth0");
+    agent.join().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(lab.queued(), ["0123456789ab/eth0"]);
+}
+
+/// Between the first look and the lock, an agent was started.
+#[test]
+fn an_agent_that_is_there_by_now_is_asked() {
+    let lab = Lab::without_agent();
+    let queue = DeletionQueue::of_run_dir(lab.dir.path());
+    let locked = queue.lock(Deadline::after(Duration::from_secs(5))).unwrap();
+    let mut child = plugin("DEL", "eth0").spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lab.config("1.1.0", 20).as_bytes()).unwrap();
+    // It waits for the lock once it has opened the queue.
+    let wanted = fs::canonicalize(queue.path()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !has_open(child.id(), &wanted) {
+        assert!(Instant::now() < deadline, "it does not wait for the lock: {:?}", child.try_wait());
+        thread::yield_now();
+    }
+    lab.serve();
+    drop(locked);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{output:?}");
+    assert_eq!(lab.queued(), Vec::<String>::new());
+}
+
+fn has_open(process: u32, path: &Path) -> bool {
+    let Ok(files) = fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|found| found == path))
+}
+
+/// Nobody listens, and the queue is in another process's hands for good.
+#[test]
+fn a_deletion_that_can_not_be_queued_fails_by_its_deadline() {
+    let lab = Lab::without_agent();
+    let queue = DeletionQueue::of_run_dir(lab.dir.path());
+    let _locked = queue.lock(Deadline::after(Duration::from_secs(5))).unwrap();
+    let output = run("DEL", "eth0", &lab.config("1.1.0", 1));
+    assert_fails(&output, 11, "flock-agent is not running: ");
+    assert_fails(&output, 11, "and the deletion can't be queued: another process has had the queue ");
+}
+
+/// Whenever the plugin is killed, no entry is half and no lock stays.
+#[test]
+fn a_killed_plugin_leaves_the_whole_entry_or_none() {
+    const ROUNDS: u32 = 40;
+    let lab = Lab::without_agent();
+    let config = lab.config("1.1.0", 20);
+    let start = Instant::now();
+    assert!(run("DEL", "whole", &config).status.success());
+    let usual = start.elapsed();
+    for round in 0..ROUNDS {
+        let mut child = plugin("DEL", &format!("eth{round}")).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+        // From its first instruction to its last.
+        let until = Instant::now() + usual * round / ROUNDS;
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let queued = lab.queued();
+    assert_eq!(queued[0], "0123456789ab/whole");
+    assert!(run("DEL", "after", &config).status.success());
+    assert_eq!(lab.queued().last().unwrap(), "0123456789ab/after");
+    assert_eq!(lab.queued().len(), queued.len() + 1);
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! ```
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -71,9 +72,7 @@ fn exchange<T: Serialize>(
 /// Connects, waiting while the agent's queue of connections is full.
 pub fn connect(socket: &Path, deadline: Deadline) -> Result<UnixStream, ClientError> {
     let io = |source: Errno| ClientError::Io { socket: socket.to_owned(), source: source.into() };
-    let address = SocketAddrUnix::new(socket).map_err(io)?;
-    let fd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).map_err(io)?;
-    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).map_err(io)?;
+    let (fd, address) = unconnected(socket).map_err(io)?;
     loop {
         let remaining = deadline.remaining();
         // A send timeout of zero means none at all.
@@ -86,13 +85,7 @@ pub fn connect(socket: &Path, deadline: Deadline) -> Result<UnixStream, ClientEr
         match rustix::net::connect(&fd, &address) {
             Ok(()) => break,
             Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED)) => {
-                return Err(ClientError::NotRunning { socket: socket.to_owned(), source: error.into() });
-            }
-            Err(Errno::ACCESS | Errno::PERM) => {
-                return Err(ClientError::Denied { socket: socket.to_owned() });
-            }
-            Err(error) => return Err(io(error)),
+            Err(error) => return Err(ClientError::of_connect(socket, error)),
         }
     }
     let stream = UnixStream::from(fd);
@@ -100,6 +93,28 @@ pub fn connect(socket: &Path, deadline: Deadline) -> Result<UnixStream, ClientEr
         Ok(()) => Ok(stream),
         Err(source) => Err(ClientError::Io { socket: socket.to_owned(), source }),
     }
+}
+
+/// Whether somebody listens, without waiting for a connection.
+pub fn is_listening(socket: &Path) -> Result<bool, ClientError> {
+    let io = |source: Errno| ClientError::Io { socket: socket.to_owned(), source: source.into() };
+    let (fd, address) = unconnected(socket).map_err(io)?;
+    rustix::io::ioctl_fionbio(&fd, true).map_err(io)?;
+    match rustix::net::connect(&fd, &address) {
+        // A full queue of connections has somebody behind it.
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(true),
+        Err(error) => match ClientError::of_connect(socket, error) {
+            ClientError::NotRunning { .. } => Ok(false),
+            error => Err(error),
+        },
+    }
+}
+
+fn unconnected(socket: &Path) -> Result<(OwnedFd, SocketAddrUnix), Errno> {
+    let address = SocketAddrUnix::new(socket)?;
+    let fd = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok((fd, address))
 }
 
 fn is_closed(error: &io::Error) -> bool {
@@ -194,6 +209,17 @@ impl ClientError {
         Self::Deadline { socket: socket.to_owned(), step, limit: deadline.limit() }
     }
 
+    fn of_connect(socket: &Path, error: Errno) -> Self {
+        let socket = socket.to_owned();
+        match error {
+            Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED => {
+                Self::NotRunning { socket, source: error.into() }
+            }
+            Errno::ACCESS | Errno::PERM => Self::Denied { socket },
+            error => Self::Io { socket, source: error.into() },
+        }
+    }
+
     fn of_frame(socket: &Path, step: Step, deadline: Deadline, error: FrameError) -> Self {
         let socket = socket.to_owned();
         match error {
@@ -213,8 +239,8 @@ impl From<ClientError> for cni::Error {
         let (code, details) = match &error {
             ClientError::NotRunning { .. } => (
                 Code::TRY_AGAIN_LATER,
-                "look at the flock-agent DaemonSet pod or the flock-agent service of this node, \
-                 and whether \"runDir\" is the agent's --run-dir",
+                "look at this node's pod of the DaemonSet flock-agent and its log (kubectl -n flock-system logs; \
+                 without a cluster, at the service that runs flock-agent), and whether \"runDir\" is the agent's --run-dir",
             ),
             ClientError::Denied { .. } => {
                 (Code::IO_FAILURE, "look at the owner and the mode of the socket and of its directory")

@@ -42,6 +42,7 @@ use crate::announcer::{Announcements, RouteAnnouncer};
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState, NodeCidrs};
 use crate::clock::Clock;
 use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
+use crate::deletions::QueuedDeletion;
 use crate::ipam::{Ipam, Usage};
 use crate::node_config::NodeConfig;
 use crate::pods::PodSource;
@@ -55,6 +56,7 @@ mod del;
 mod error;
 mod gc;
 mod locks;
+mod queued;
 mod reconfigure;
 mod recover;
 mod repair;
@@ -64,6 +66,7 @@ mod teardown;
 mod view;
 
 pub use error::HandlerError;
+pub use queued::{QueuedDeletions, Replay};
 pub use recover::Recovery;
 pub use status::Status;
 
@@ -123,8 +126,8 @@ impl Settings {
 
 /// Carries out the verbs. Cheap to share behind an `Arc`.
 ///
-/// [`recover`](Self::recover) comes first, once; then [`add`](Self::add),
-/// [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and [`status`](Self::status) in
+/// [`recover`](Self::recover) comes first, once, and [`replay`](Self::replay) of what was
+/// queued where that is done; then [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and [`status`](Self::status) in
 /// any order and concurrency, with [`run_reaper`](Self::run_reaper) and
 /// [`run_collector`](Self::run_collector) going on beside them.
 pub struct Handler {
@@ -135,6 +138,7 @@ pub struct Handler {
     /// What the reaper has to take away, by key.
     doomed: Mutex<BTreeMap<AttachmentKey, Attachment>>,
     reaper_wakes: Notify,
+    queued: Mutex<Queued>,
     /// Held while links are removed: who finds one in the way that is being removed
     /// already waits until it is gone.
     reaping: tokio::sync::Mutex<()>,
@@ -171,6 +175,7 @@ impl Handler {
             locks: KeyedLocks::default(),
             doomed: Mutex::default(),
             reaper_wakes: Notify::new(),
+            queued: Mutex::default(),
             reaping: tokio::sync::Mutex::new(()),
             announcing: tokio::sync::Mutex::new(Announced { something }),
             configuring: tokio::sync::Mutex::new(()),
@@ -266,6 +271,15 @@ impl Handler {
             && (!attachment.anycast.is_empty()
                 || attachment.addresses.iter().any(|address| !cidrs.contain(address)))
     }
+}
+
+/// Deletions that were queued while no agent ran.
+#[derive(Debug, Default)]
+struct Queued {
+    /// What was not carried out yet, in the order of its attachment's queue.
+    waiting: BTreeMap<AttachmentKey, Vec<QueuedDeletion>>,
+    /// How many attachments were deleted so.
+    replayed: u64,
 }
 
 /// What was handed to the announcer.

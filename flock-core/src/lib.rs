@@ -84,10 +84,13 @@
 pub mod annotations;
 pub mod announcer;
 pub mod attachment;
+pub mod boot;
 pub mod client;
 pub mod clock;
 pub mod cni;
 pub mod dataplane;
+pub mod deletions;
+mod directory;
 pub mod frame;
 pub mod handler;
 pub mod inspection;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use flock_core::announcer::AnnounceError;
 use flock_core::dataplane::DataplaneError;
+use flock_core::deletions::QueueError;
 use flock_core::handler::HandlerError;
 use flock_core::name::NodeName;
 use flock_core::node_config::NodeConfigError;
@@ -60,6 +61,9 @@ pub enum AgentError {
     /// The records can't be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The queued deletions can't be read.
+    #[error("the queued deletions can't be read: {0}; {advice}", advice = .0.advice())]
+    Queue(#[from] QueueError),
     /// The kernel can't be talked to.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flock_core::handler::Recovery;
+use flock_core::handler::{QueuedDeletions, Recovery};
 use flock_core::ipam::Ipam;
 use flock_core::store::Store;
 use prometheus_client::encoding::{prometheus_text, text};
@@ -162,6 +162,12 @@ impl Metrics {
     /// for a watch counts.
     pub fn watch_restarts(&self, watch: Watch, count: impl Fn() -> u64 + Send + Sync + 'static) {
         self.state.watch(watch, Box::new(count));
+    }
+
+    /// Where to read how the queued deletions stand. Must return at once. Only the first call
+    /// counts.
+    pub fn queued_deletions(&self, counts: impl Fn() -> QueuedDeletions + Send + Sync + 'static) {
+        self.state.queued_deletions(Box::new(counts));
     }
 
     /// Where to read how many Events were left out. Must return at once. Only the first call counts.

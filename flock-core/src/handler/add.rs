@@ -25,6 +25,7 @@ impl Handler {
     pub async fn add(&self, call: &Call, deadline: Instant) -> Result<CniResult, HandlerError> {
         let path = call.netns.as_deref().ok_or(HandlerError::NoNamespace)?;
         let _serialised = self.locks.lock(&call.key).await;
+        self.settle(&call.key).await?;
         let netns = self.backends.dataplane.identify(path).await?;
         if let Some(attachment) = self.existing(&call.key, &netns).await? {
             return Ok(result(call, &attachment));

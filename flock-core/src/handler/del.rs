@@ -1,6 +1,6 @@
 //! DEL.
 
-use crate::attachment::{Attachment, AttachmentState};
+use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::cni::Call;
 use crate::handler::{Change, Handler, HandlerError};
 
@@ -12,9 +12,14 @@ impl Handler {
     /// container's namespace nor its pod is looked at.
     pub async fn del(&self, call: &Call) -> Result<(), HandlerError> {
         let _serialised = self.locks.lock(&call.key).await;
-        let Some(attachment) = self.backends.store.get(&call.key).await? else {
+        self.delete_by_key(&call.key).await
+    }
+
+    /// The same, for whoever holds the attachment's lock.
+    pub(super) async fn delete_by_key(&self, key: &AttachmentKey) -> Result<(), HandlerError> {
+        let Some(attachment) = self.backends.store.get(key).await? else {
             // Addresses without a record are those of an ADD that was cut off.
-            return Ok(self.backends.ipam.release(&call.key).await?);
+            return Ok(self.backends.ipam.release(key).await?);
         };
         self.delete(attachment).await
     }

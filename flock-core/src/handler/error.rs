@@ -7,6 +7,7 @@ use crate::announcer::AnnounceError;
 use crate::attachment::AttachmentKey;
 use crate::cni;
 use crate::dataplane::{DataplaneError, Drift};
+use crate::deletions::QueueError;
 use crate::ipam::IpamError;
 use crate::name::InterfaceName;
 use crate::pods::PodError;
@@ -34,6 +35,9 @@ pub enum HandlerError {
     /// The pods.
     #[error(transparent)]
     Pods(#[from] PodError),
+    /// The queue of deletions.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// ADD and CHECK need a namespace.
     #[error("CNI_NETNS is not set: expected the path of the container's network namespace")]
     NoNamespace,
@@ -105,6 +109,7 @@ impl HandlerError {
                 let later = left.iter().any(|(_, error)| error.retry() == Retry::Later);
                 if later { Retry::Later } else { Retry::Never }
             }
+            Self::Queue(_) => Retry::Later,
             Self::Annotations(_)
             | Self::NoNamespace
             | Self::NoHostInterface { .. }
@@ -131,6 +136,7 @@ impl HandlerError {
             Self::Dataplane(_) | Self::NoHostInterface { .. } => cni::Code::DATAPLANE,
             Self::Announce(_) => cni::Code::ANNOUNCEMENT,
             Self::Annotations(_) | Self::Pods(_) => cni::Code::POD,
+            Self::Queue(_) => cni::Code::TRY_AGAIN_LATER,
         }
     }
 }

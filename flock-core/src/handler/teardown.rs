@@ -34,13 +34,15 @@ impl Handler {
         }
     }
 
-    /// Takes away once what is waiting to be taken away, and says again what could not
-    /// be announced. Returns how much of that is still to be done.
+    /// Takes away once what is waiting to be taken away, tries failed deletions from the
+    /// queue again, and says again what could not be announced. Returns how much of that
+    /// is still to be done.
     pub async fn reap(&self) -> usize {
+        let queued = self.settle_all().await;
         let waiting: Vec<Attachment> = self.doomed().values().cloned().collect();
         self.reap_now(waiting).await;
         self.announce_if_due().await;
-        self.doomed().len() + usize::from(self.announcements_due.load(Ordering::Relaxed))
+        queued + self.doomed().len() + usize::from(self.announcements_due.load(Ordering::Relaxed))
     }
 
     /// Leaves `attachment` to the reaper.

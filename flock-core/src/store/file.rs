@@ -29,7 +29,6 @@ mod record;
 mod turns;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -188,8 +187,4 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(StoreError::Backend(format!("the thread that writes it failed: {error}"))),
     }
-}
-
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
-    move |source| StoreError::Io { action, path: path.to_owned(), source }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use flock_core::attachment;
+use flock_core::handler::QueuedDeletions;
 use flock_core::ipam::{Ipam, Usage};
 use flock_core::store::Store;
 use prometheus_client::collector::Collector;
@@ -27,6 +28,7 @@ const FRESH: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 type BirdCounts = Box<dyn Fn() -> BirdConfigurations + Send + Sync>;
+type QueueCounts = Box<dyn Fn() -> QueuedDeletions + Send + Sync>;
 type Count = Box<dyn Fn() -> u64 + Send + Sync>;
 
 /// Where to ask, and what was answered last.
@@ -34,6 +36,7 @@ pub(super) struct State {
     readiness: watch::Receiver<Readiness>,
     start_duration: OnceLock<Duration>,
     bird: OnceLock<BirdCounts>,
+    queued: OnceLock<QueueCounts>,
     pods: OnceLock<Count>,
     node_config: OnceLock<Count>,
     events_dropped: OnceLock<Count>,
@@ -58,6 +61,7 @@ impl State {
             readiness,
             start_duration: OnceLock::new(),
             bird: OnceLock::new(),
+            queued: OnceLock::new(),
             pods: OnceLock::new(),
             node_config: OnceLock::new(),
             events_dropped: OnceLock::new(),
@@ -79,6 +83,10 @@ impl State {
 
     pub(super) fn bird(&self, counts: BirdCounts) {
         let _ = self.bird.set(counts);
+    }
+
+    pub(super) fn queued_deletions(&self, counts: QueueCounts) {
+        let _ = self.queued.set(counts);
     }
 
     pub(super) fn watch(&self, watch: Watch, count: Count) {
@@ -151,6 +159,7 @@ impl Collector for State {
         let encoder = &mut encoder;
         self.encode_start(encoder)?;
         self.encode_counts(encoder)?;
+        self.encode_queue(encoder)?;
         self.encode_bird(encoder)?;
         self.encode_watches(encoder)?;
         self.encode_events(encoder)?;
@@ -187,6 +196,21 @@ impl State {
             gauges(encoder, "attachments", "Attachments that have a record.", values)?;
         }
         Ok(())
+    }
+
+    fn encode_queue(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Some(queued) = self.queued.get().map(|counts| counts()) else { return Ok(()) };
+        let waiting = ConstGauge::new(i64::try_from(queued.waiting).unwrap_or(i64::MAX));
+        let help = "Attachments whose queued deletion failed so far and is tried again.";
+        waiting.encode(encoder.encode_descriptor(
+            "queued_deletions_waiting",
+            help,
+            None,
+            MetricType::Gauge,
+        )?)?;
+        let help = "Attachments that were deleted as plugins had queued it while no agent ran.";
+        let encoder = encoder.encode_descriptor("queued_deletions", help, None, MetricType::Counter)?;
+        ConstCounter::new(queued.replayed).encode(encoder)
     }
 
     fn encode_bird(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {

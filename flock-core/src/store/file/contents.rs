@@ -5,10 +5,11 @@ use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::directory::{has_extension, read};
-use super::record::{EXTENSION, TEMPORARY_EXTENSION, key_of};
-use super::{StoreError, failed};
+use super::StoreError;
+use super::directory::read;
+use super::record::key_of;
 use crate::attachment::{Attachment, AttachmentKey};
+use crate::directory::{EXTENSION, TEMPORARY_EXTENSION, failed, has_extension};
 
 /// The files of a directory of records, looked at and left as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -5,13 +5,11 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::{Attachment, AttachmentKey};
+use crate::directory::EXTENSION;
 use crate::name::{ContainerId, InterfaceName};
 
 /// The version that is written, and the only one that is read.
 const VERSION: u64 = 1;
-
-pub(super) const EXTENSION: &str = ".json";
-pub(super) const TEMPORARY_EXTENSION: &str = ".json.tmp";
 
 /// Records have some hundred bytes; what is larger is something else and is not read into memory.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -109,6 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::directory::TEMPORARY_EXTENSION;
 
     fn key(container: &str, interface: &str) -> AttachmentKey {
         AttachmentKey::new(ContainerId::new(container).unwrap(), InterfaceName::new(interface).unwrap())

@@ -1,35 +1,22 @@
 //! The file store is killed between any two steps of a write.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::env;
-use std::fmt;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
 
 use flock_core::attachment::{Attachment, AttachmentState};
 use flock_core::store::conformance::attachment;
 use flock_core::store::{FileStore, Store};
 use tempfile::TempDir;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::set_global_default;
-use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::death::{self, DIRECTORY_SYNCED, IN_PLACE, MADE, REMOVED, SYNCED, WRITTEN};
 
 /// Tell the child where to write, what, and at which step to die.
 const DIRECTORY: &str = "STORE_STEPS_DIRECTORY";
 const CHANGE: &str = "STORE_STEPS_CHANGE";
 const STEP: &str = "STORE_STEPS_STEP";
-
-const MADE: &str = "the new file is made";
-const WRITTEN: &str = "the new file is written";
-const SYNCED: &str = "the new file is synced";
-const IN_PLACE: &str = "the new file is in place";
-const REMOVED: &str = "the file is removed";
-const DIRECTORY_SYNCED: &str = "the directory is synced";
 
 /// What is done to the record of the container `a`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,7 +56,7 @@ fn a_kill_at_any_step_on_disk_leaves_the_old_record_or_the_new_one() {
     // Survives a reboot, says the Filesystem Hierarchy Standard, so it is no tmpfs.
     let written = [MADE, WRITTEN, SYNCED, IN_PLACE, DIRECTORY_SYNCED];
     every_step(
-        "a_kill_at_any_step_on_disk_leaves_the_old_record_or_the_new_one",
+        "store::a_kill_at_any_step_on_disk_leaves_the_old_record_or_the_new_one",
         Path::new("/var/tmp"),
         &written,
         &[REMOVED, DIRECTORY_SYNCED],
@@ -80,7 +67,7 @@ fn a_kill_at_any_step_on_disk_leaves_the_old_record_or_the_new_one() {
 fn a_kill_at_any_step_in_memory_leaves_the_old_record_or_the_new_one() {
     let written = [MADE, WRITTEN, IN_PLACE];
     every_step(
-        "a_kill_at_any_step_in_memory_leaves_the_old_record_or_the_new_one",
+        "store::a_kill_at_any_step_in_memory_leaves_the_old_record_or_the_new_one",
         Path::new("/dev/shm"),
         &written,
         &[REMOVED],
@@ -162,53 +149,11 @@ fn die_in_the_middle(directory: &Path, change: Change, step: usize) {
     block_on(async {
         let (store, _) = FileStore::open(directory).await.unwrap();
         // Opening has steps too; those of the change are counted.
-        set_global_default(Death { at: step, seen: Mutex::new(0) }).unwrap();
+        death::at(step);
         change.carry_out(&store).await;
     });
 }
 
 fn block_on(work: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work);
-}
-
-/// Ends the process at a step, by SIGKILL.
-struct Death {
-    at: usize,
-    seen: Mutex<usize>,
-}
-
-impl Subscriber for Death {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("flock_core::store::file") && *metadata.level() == Level::TRACE
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut seen = self.seen.lock().unwrap();
-        if *seen == self.at {
-            let mut message = Message(String::new());
-            event.record(&mut message);
-            eprintln!("{}", message.0);
-            let this = rustix::process::getpid();
-            rustix::process::kill_process(this, rustix::process::Signal::KILL).unwrap();
-        }
-        *seen += 1;
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
-
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
-        }
-    }
 }

@@ -1,0 +1,83 @@
+//! DEL where no agent runs: it is queued, and the next agent carries it out.
+
+use std::path::Path;
+
+use flock_core::attachment::AttachmentKey;
+use flock_core::boot;
+use flock_core::client::{self, ClientError, Deadline, SOCKET_NAME};
+use flock_core::clock::{Clock, SystemClock};
+use flock_core::cni::{Args, Error};
+use flock_core::deletions::{Deletion, DeletionQueue, QueueError};
+use flock_core::frame::{Request, Response};
+
+/// What came of a request.
+pub(super) enum Answer {
+    /// The agent's.
+    Agents(Response),
+    /// It is queued; what people are told.
+    Queued(String),
+}
+
+/// An agent may come and go while it is asked, but not again and again.
+const ATTEMPTS: usize = 3;
+
+/// Where the deletion of one attachment can wait.
+pub(super) struct Queue<'a> {
+    pub(super) run_dir: &'a Path,
+    pub(super) key: AttachmentKey,
+    /// `CNI_ARGS`.
+    pub(super) args: &'a str,
+}
+
+impl Queue<'_> {
+    /// Asks the agent; where none runs, or where it ended in the middle, queues the deletion.
+    pub(super) fn call_or_queue(&self, request: &Request, deadline: Deadline) -> Result<Answer, Error> {
+        let socket = self.run_dir.join(SOCKET_NAME);
+        let mut attempts = 1;
+        loop {
+            let error = match client::call(&socket, request.clone(), deadline) {
+                Ok(response) => return Ok(Answer::Agents(response)),
+                Err(error @ (ClientError::NotRunning { .. } | ClientError::Closed { .. })) => error,
+                Err(error) => return Err(error.into()),
+            };
+            match self.queue(&socket, deadline) {
+                Ok(true) => return Ok(Answer::Queued(self.notice(&error))),
+                // An agent listens by now.
+                Ok(false) if attempts < ATTEMPTS => attempts += 1,
+                Ok(false) => return Err(error.into()),
+                Err(queue) => return Err(neither(error, &queue)),
+            }
+        }
+    }
+
+    /// Whether the deletion is queued; `false` if there is an agent to ask instead.
+    fn queue(&self, socket: &Path, deadline: Deadline) -> Result<bool, Error> {
+        let queue = DeletionQueue::of_run_dir(self.run_dir).lock(deadline)?;
+        if client::is_listening(socket)? {
+            return Ok(false);
+        }
+        let boot_id = boot::id().map_err(QueueError::BootId)?;
+        let pod = Args::parse(self.args).ok().and_then(|args| args.pod);
+        queue.push(&Deletion { key: self.key.clone(), pod, boot_id, queued_ms: SystemClock.unix_ms() })?;
+        Ok(true)
+    }
+
+    fn notice(&self, error: &ClientError) -> String {
+        let queue = DeletionQueue::of_run_dir(self.run_dir);
+        format!(
+            "flock: {error}; the deletion of {} waits in {} and is carried out when flock-agent starts\n",
+            self.key,
+            queue.path().display()
+        )
+    }
+}
+
+/// Neither the agent nor the queue took the deletion.
+fn neither(agent: ClientError, queue: &Error) -> Error {
+    let agent = Error::from(agent);
+    Error {
+        code: queue.code,
+        msg: format!("{}, and the deletion can't be queued: {}", agent.msg, queue.msg),
+        details: format!("{}; for the queue: {}", agent.details, queue.details),
+    }
+}
