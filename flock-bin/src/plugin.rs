@@ -121,14 +121,11 @@ fn pass_on(
     verb.require(delivery.cni_version)?;
     let request = Request::new(&RawCall { config: &config, ..raw })?;
     let deadline = deadline.with_limit(limit(verb, delivery.timeout));
-    let answer = match key.filter(|_| verb == Verb::Del) {
-        Some(key) => {
-            Queue { run_dir: &delivery.run_dir, key, args: &args }.call_or_queue(&request, deadline)?
-        }
-        None => {
-            let answer = client::call(&delivery.run_dir.join(SOCKET_NAME), request, deadline);
-            Answer::Agents(answer.map_err(|error| unavailable(verb, error.into()))?)
-        }
+    let answer = if let Some(key) = key.filter(|_| verb == Verb::Del) {
+        Queue { run_dir: &delivery.run_dir, key, args: &args }.call_or_queue(&request, deadline)?
+    } else {
+        let answer = client::call(&delivery.run_dir.join(SOCKET_NAME), request, deadline);
+        Answer::Agents(answer.map_err(|error| unavailable(verb, error.into()))?)
     };
     match answer {
         Answer::Agents(Response::Result(Some(json))) => Ok(Outcome::success(format!("{}\n", json.get()))),

@@ -52,7 +52,9 @@ fn every_step(test: &str, medium: &Path, expected: &[&str]) {
         loop {
             let directory = tempfile::tempdir_in(medium).unwrap();
             let run_dir = directory.path().join("flock");
-            before.iter().for_each(|container| push(&run_dir, container));
+            for container in before {
+                push(&run_dir, container);
+            }
             let child = Command::new(env::current_exe().unwrap())
                 .args(["--exact", &format!("deletions::{test}"), "--nocapture"])
                 .env(RUN_DIR, &run_dir)
