@@ -252,6 +252,7 @@ async fn recovered(
     bird: Option<Arc<BirdAnnouncer>>,
 ) -> Result<Arc<Handler>, AgentError> {
     let (store, set_aside) = FileStore::open(options.run_dir.join("attachments")).await?;
+    let unreadable = store.unreadable().to_vec();
     let clock = Arc::new(SystemClock);
     let announcer: Arc<dyn RouteAnnouncer> = match bird {
         None => Arc::new(MemoryAnnouncer::default()),
@@ -265,7 +266,6 @@ async fn recovered(
         pods,
         clock,
     };
-    let unreadable: Vec<_> = set_aside.iter().filter_map(|file| file.key.clone()).collect();
     let handler = Handler::new(metered(wrap(backends), metrics), config, settings(options)?);
     let recovery = handler.recover(&unreadable).await?;
     metrics.recovered(&recovery);

@@ -30,6 +30,9 @@ pub(crate) const EXTENSION: &str = ".json";
 /// What a name ends with while its file is written.
 pub(crate) const TEMPORARY_EXTENSION: &str = ".json.tmp";
 
+/// Between the old name of a file that was set aside and a number.
+const SET_ASIDE: &str = ".corrupt-";
+
 /// Who may look at the files: only the user that they belong to.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -160,6 +163,15 @@ impl Directory {
         Ok(files)
     }
 
+    /// The old names of all files that were set aside, now or earlier.
+    pub(crate) fn set_aside_before(&self) -> Result<Vec<String>, Failure> {
+        let files = fs::read_dir(&self.path)
+            .and_then(Iterator::collect::<io::Result<Vec<DirEntry>>>)
+            .map_err(failed("list", &self.path))?;
+        let names = files.iter().map(|file| file.file_name().to_string_lossy().into_owned());
+        Ok(names.filter_map(|name| name_before(&name).map(str::to_owned)).collect())
+    }
+
     /// Gives `path` a name under which nothing reads or replaces it, and returns that.
     pub(crate) fn set_aside(&self, path: &Path) -> Result<PathBuf, Failure> {
         // Names of foreign files may be as long as the file system allows; ours are shorter than this.
@@ -168,7 +180,7 @@ impl Directory {
         let end = (0..=STEM_BYTES).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
         let stem = &name[..end];
         let kept_as = (1..=99_999_u32)
-            .map(|number| self.path.join(format!("{stem}.corrupt-{number}")))
+            .map(|number| self.path.join(format!("{stem}{SET_ASIDE}{number}")))
             .find(|candidate| candidate.symlink_metadata().is_err())
             .ok_or_else(|| io::Error::other("there are 99999 files of that name already, remove some"))
             .map_err(failed("set aside", path))?;
@@ -232,6 +244,12 @@ pub(crate) fn read(file: &DirEntry, max_bytes: u64) -> io::Result<Result<Vec<u8>
         return Ok(Err(format!("it has {} bytes, expected at most {max_bytes}", metadata.len())));
     }
     fs::read(file.path()).map(Ok)
+}
+
+/// What a file was called before it was set aside; `None` of one that never was.
+pub(crate) fn name_before(name: &str) -> Option<&str> {
+    let (before, number) = name.rsplit_once(SET_ASIDE)?;
+    number.parse::<u32>().ok().map(|_| before)
 }
 
 pub(crate) fn has_extension(name: &OsStr, extension: &str) -> bool {

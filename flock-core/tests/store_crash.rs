@@ -193,6 +193,24 @@ async fn a_broken_file_never_replaces_an_earlier_one() {
     assert_eq!(reopened(directory.path()).await, (vec![a, b], vec![]));
 }
 
+/// The process may die after a file was set aside, before anything was done about it.
+#[tokio::test]
+async fn what_was_set_aside_is_remembered_until_there_is_a_record_again() {
+    let (directory, [_, b]) = two_records().await;
+    fs::write(directory.path().join("b@eth0.json"), "{").unwrap();
+    fs::write(directory.path().join("no-record.json"), "{").unwrap();
+    for start in 0..3 {
+        let (store, set_aside) = FileStore::open(directory.path()).await.unwrap();
+        assert_eq!(set_aside.len(), if start == 0 { 2 } else { 0 });
+        assert_eq!(store.unreadable(), std::slice::from_ref(&b.key), "start {start}");
+    }
+    let (store, _) = FileStore::open(directory.path()).await.unwrap();
+    store.put(&b).await.unwrap();
+    drop(store);
+    let (store, _) = FileStore::open(directory.path()).await.unwrap();
+    assert_eq!(store.unreadable(), []);
+}
+
 #[tokio::test]
 async fn the_longest_names_are_set_aside_as_well() {
     let directory = tempfile::tempdir().unwrap();

@@ -32,7 +32,7 @@ impl Handler {
     /// that no record knows are removed. Then summaries and announcements.
     ///
     /// `unreadable` are attachments whose record was there and could not be read
-    /// ([`SetAside::key`](crate::store::SetAside)). Their pods are running: a link of
+    /// ([`FileStore::unreadable`](crate::store::FileStore::unreadable)). Their pods are running: a link of
     /// theirs is not removed but gets a new record, from what the kernel knows.
     ///
     /// Traffic of running pods is untouched.

@@ -81,6 +81,7 @@ struct Shared {
     directory: Directory,
     records: Mutex<BTreeMap<AttachmentKey, Attachment>>,
     turns: Arc<Turns>,
+    unreadable: Vec<AttachmentKey>,
 }
 
 /// A file that is no valid record and was renamed so that the rest could be loaded.
@@ -118,6 +119,7 @@ impl FileStore {
                 directory,
                 records: Mutex::new(contents.records),
                 turns: Arc::new(Turns::default()),
+                unreadable: contents.unreadable,
             };
             Ok((Self { shared: Arc::new(shared) }, contents.set_aside))
         })
@@ -129,6 +131,12 @@ impl FileStore {
     /// Fails only if the directory can't be listed. Blocks for as long as the medium takes.
     pub fn inspect(directory: impl AsRef<Path>) -> Result<Contents, StoreError> {
         Contents::read(directory.as_ref())
+    }
+
+    /// Attachments that had no record when the directory was opened, but a file that was set
+    /// aside, then or by an earlier start that may have ended before it did anything about it.
+    pub fn unreadable(&self) -> &[AttachmentKey] {
+        &self.shared.unreadable
     }
 
     /// Makes the record of `key` be `new`, on the medium and then in memory.

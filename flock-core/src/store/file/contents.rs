@@ -9,7 +9,7 @@ use super::StoreError;
 use super::directory::read;
 use super::record::key_of;
 use crate::attachment::{Attachment, AttachmentKey};
-use crate::directory::{EXTENSION, TEMPORARY_EXTENSION, failed, has_extension};
+use crate::directory::{EXTENSION, TEMPORARY_EXTENSION, failed, has_extension, name_before};
 
 /// The files of a directory of records, looked at and left as they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,12 +66,8 @@ impl Contents {
             };
             let key = key_of(&name.to_string_lossy());
             self.unreadable.push(Unreadable { path, reason, key });
-        } else if is_set_aside(&name.to_string_lossy()) {
+        } else if name_before(&name.to_string_lossy()).is_some() {
             self.set_aside.push(path);
         }
     }
-}
-
-fn is_set_aside(name: &str) -> bool {
-    name.rsplit_once(".corrupt-").is_some_and(|(_, number)| number.parse::<u32>().is_ok())
 }

@@ -20,6 +20,8 @@ pub(super) struct Directory(directory::Directory);
 pub(super) struct Contents {
     pub(super) records: BTreeMap<AttachmentKey, Attachment>,
     pub(super) set_aside: Vec<SetAside>,
+    /// Attachments of which there are only files that were set aside, now or earlier.
+    pub(super) unreadable: Vec<AttachmentKey>,
 }
 
 impl From<Failure> for StoreError {
@@ -85,6 +87,11 @@ impl Directory {
             }
         }
         self.0.sync()?;
+        let set_aside = self.0.set_aside_before()?;
+        contents.unreadable = set_aside.iter().filter_map(|name| record::key_of(name)).collect();
+        contents.unreadable.retain(|key| !contents.records.contains_key(key));
+        contents.unreadable.sort_unstable();
+        contents.unreadable.dedup();
         contents.set_aside.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(contents)
     }
