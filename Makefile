@@ -8,6 +8,8 @@
 #   PROFILE=…  the cargo profile of everything but the plugin, default dev: a cold
 #              build takes a third of the time of a release build, and what is
 #              measured (make bench) is built with the release profile
+#   KILLS=…    make storm: how many times the agent is killed, default 1000
+#   SEED=…     make storm: another storm, default 1
 #   IMAGE=…    make image: the image's name, default flock:dev
 #   IMAGE_BUILD=…  make image: what builds it, with its options; default buildah, else
 #              docker. Inside a container: IMAGE_BUILD="buildah --storage-driver=vfs build
@@ -44,7 +46,7 @@ demo: ## show the main job on this machine: two nodes, a router, pods (KEEP=1 le
 test: ## run everything that is tested
 	@.ci/install test
 	@$(MAKE) build
-	@cargo build --profile $(PROFILE) -p flock-examples --examples
+	@cargo build --profile $(PROFILE) -p flock-examples -p flock-bin --examples
 	@.ci/test --cargo-profile $(PROFILE)
 
 .PHONY: lint
@@ -58,6 +60,17 @@ bench: ## measure ADD and DEL against other plugins (release build)
 	@$(MAKE) plugin floor agent PROFILE=release
 	@FLOCK_AGENT=$(TARGET_DIR)/release/flock-agent FLOCK_FLOOR=$(TARGET_DIR)/$(HOST)/plugin/floor \
 		cargo bench --quiet -p flock-examples --bench attachments
+
+KILLS ?= 1000
+SEED ?= 1
+
+.PHONY: storm
+storm: ## kill the agent again and again under 32 callers, and see that nothing is lost (KILLS=1000)
+	@.ci/install test
+	@$(MAKE) build
+	@cargo build --quiet --profile $(PROFILE) -p flock-bin --example mortal
+	@cargo build --quiet --profile $(PROFILE) -p flock-examples --example storm
+	@$(TARGET_DIR)/$(PROFILE_DIR)/examples/storm --kills $(KILLS) --seed $(SEED)
 
 IMAGE ?= flock:dev
 IMAGE_BUILD ?= $(if $(shell command -v buildah),buildah build --layers,docker build)

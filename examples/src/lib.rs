@@ -13,6 +13,7 @@
 //! - [`cluster`] is the same network with a real Kubernetes on it: a control plane,
 //!   and nodes with containerd, kubelet and kube-proxy.
 //! - [`mod@bench`] measures ADD and DEL, of Flock and of others.
+//! - [`storm`] kills the agent under callers.
 //! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed.
 //! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions;
 //!   [`screen`] prints what came of it.
@@ -31,10 +32,12 @@ pub mod netns;
 pub mod node;
 pub mod process;
 pub mod programs;
+mod random;
 pub mod router;
 pub mod runtime;
 pub mod sandbox;
 pub mod screen;
 pub mod snapshot;
+pub mod storm;
 
 pub use error::{LabError, Result};

@@ -173,9 +173,14 @@ impl Node {
 
     /// The agent with its usual options, not started.
     pub fn agent_command(&self) -> Result<Command> {
+        Ok(self.command_of(&programs::agent()?, "bird"))
+    }
+
+    /// Another agent with the usual options, and what `--announcer` says.
+    pub fn command_of(&self, agent: &Path, announcer: &str) -> Command {
         let files = &self.files;
-        let mut command = self.netns.command(programs::agent()?);
-        command.args(["--node-name", self.name(), "--source", "files", "--announcer", "bird"]);
+        let mut command = self.netns.command(agent);
+        command.args(["--node-name", self.name(), "--source", "files", "--announcer", announcer]);
         for (option, path) in [
             ("--node-config", &files.node_config),
             ("--pods", &files.pods),
@@ -185,7 +190,7 @@ impl Node {
         ] {
             command.arg(option).arg(path);
         }
-        Ok(command)
+        command
     }
 
     fn wait_for_file(&mut self, path: &Path) -> Result<()> {

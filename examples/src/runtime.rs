@@ -12,8 +12,10 @@ use crate::process::status_text;
 use crate::{LabError, Result};
 
 mod call;
+mod caller;
 
 pub use call::{Answer, Call, Failure};
+pub use caller::{Caller, Outcome};
 
 /// Runs the plugin in the namespace of one node.
 #[derive(Debug, Clone)]
@@ -44,6 +46,13 @@ struct AddResult {
     ips: Vec<IpConfig>,
 }
 
+impl AddResult {
+    fn addresses(&self) -> Option<Vec<IpAddr>> {
+        let address = |ip: &IpConfig| ip.address.split_once('/')?.0.parse().ok();
+        self.ips.iter().map(address).collect()
+    }
+}
+
 #[derive(Deserialize)]
 struct IpConfig {
     address: String,
@@ -70,12 +79,9 @@ impl Runtime {
             LabError::Unexpected(format!("ADD of {} answered {said:?}: {error}", container.pod_name))
         };
         let result: AddResult = serde_json::from_str(&said).map_err(|error| unexpected(error.to_string()))?;
-        let address = |ip: &IpConfig| {
-            let (address, _length) = ip.address.split_once('/')?;
-            address.parse().ok()
-        };
-        let addresses: Option<Vec<IpAddr>> = result.ips.iter().map(address).collect();
-        addresses.ok_or_else(|| unexpected("an address is not of the form ADDRESS/LENGTH".to_owned()))
+        result
+            .addresses()
+            .ok_or_else(|| unexpected("an address is not of the form ADDRESS/LENGTH".to_owned()))
     }
 
     /// DEL.

@@ -135,6 +135,11 @@ impl Call {
         self.config.to_string()
     }
 
+    /// `CNI_ARGS`; empty where there are none.
+    pub(super) fn arguments(&self) -> String {
+        self.variables.get("CNI_ARGS").map_or_else(String::new, |text| text.to_string_lossy().into_owned())
+    }
+
     /// Runs the plugin.
     pub fn make(&self) -> Result<Answer> {
         let Output { status, stdout, stderr } = self.exec()?;

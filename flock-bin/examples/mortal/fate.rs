@@ -17,6 +17,7 @@ use tracing_subscriber::layer::{Context, Layer};
 pub(crate) struct Fate {
     trigger: Option<PathBuf>,
     at: Option<usize>,
+    quiet: bool,
     next: Mutex<usize>,
 }
 
@@ -28,7 +29,8 @@ impl Fate {
             }
             Err(_) => None,
         };
-        Ok(Self { trigger: env::var_os("MORTAL_TRIGGER").map(PathBuf::from), at, next: Mutex::new(0) })
+        let trigger = env::var_os("MORTAL_TRIGGER").map(PathBuf::from);
+        Ok(Self { trigger, at, quiet: env::var_os("MORTAL_QUIET").is_some(), next: Mutex::new(0) })
     }
 
     /// A moment, just `when` something happens or happened.
@@ -38,10 +40,13 @@ impl Fate {
         }
         // Held while the line is written: nothing comes after the last one.
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = format!("moment {next}: {when}\n");
-        // Without a log there is nobody to tell; the death itself says enough.
-        std::io::stderr().lock().write_all(line.as_bytes()).ok();
-        if self.at == Some(*next) {
+        let last = self.at == Some(*next);
+        if last || !self.quiet {
+            let line = format!("moment {next}: {when}\n");
+            // Without a log there is nobody to tell; the death itself says enough.
+            std::io::stderr().lock().write_all(line.as_bytes()).ok();
+        }
+        if last {
             let this = rustix::process::getpid();
             rustix::process::kill_process(this, rustix::process::Signal::KILL).ok();
             // The signal is on its way; nothing is done any more.

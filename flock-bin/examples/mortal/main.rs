@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `MORTAL_TRIGGER` | a file: moments are counted once it is there; from the start where this is not set |
 //! | `MORTAL_MOMENT` | at which moment to die, the first is 0; at none where this is not set |
+//! | `MORTAL_QUIET` | set: only the moment of death is written |
 //!
 //! A moment is just before a call of one of the five backends, just after one, or
 //! between two steps of the file store. All are written to standard error, one line
