@@ -41,7 +41,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::read(std::env::args_os(), &ThisMachine)?;
     let fate = Arc::new(Fate::from_environment()?);
     let said = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(std::io::stderr);
-    let steps = Targets::new().with_target("flock_core::store::file", LevelFilter::TRACE);
+    let steps = Targets::new().with_target("flock_core::directory", LevelFilter::TRACE);
     tracing_subscriber::registry()
         .with(said.with_filter(EnvFilter::new("info")))
         .with(StoreSteps(Arc::clone(&fate)).with_filter(steps))
