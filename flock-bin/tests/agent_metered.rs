@@ -76,6 +76,7 @@ mod dataplane {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use flock_core::attachment::Attachment;
     use flock_core::dataplane::Dataplane;
     use flock_core::dataplane::conformance::DataplaneHarness;
     use flock_core::name::InterfaceName;
@@ -133,6 +134,14 @@ mod dataplane {
 
         async fn summaries(&self) -> BTreeSet<IpNet> {
             self.kernel.summaries()
+        }
+
+        async fn lose_route(&self, attachment: &Attachment) {
+            self.kernel.lose_routes(&attachment.host_interface);
+        }
+
+        async fn lose_summary(&self, _prefix: IpNet) {
+            self.kernel.lose_node_routes();
         }
 
         async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use flock_core::attachment::Attachment;
 use flock_core::dataplane::conformance::{DataplaneHarness, wanted};
 use flock_core::dataplane::{Dataplane, MemoryDataplane};
 use flock_core::name::InterfaceName;
@@ -65,6 +66,14 @@ impl DataplaneHarness for Node {
 
     async fn summaries(&self) -> BTreeSet<IpNet> {
         self.dataplane.summaries()
+    }
+
+    async fn lose_route(&self, attachment: &Attachment) {
+        self.dataplane.lose_routes(&attachment.host_interface);
+    }
+
+    async fn lose_summary(&self, _prefix: IpNet) {
+        self.dataplane.lose_node_routes();
     }
 
     async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {

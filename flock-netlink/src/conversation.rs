@@ -30,6 +30,8 @@ const DUMP_ATTEMPTS: usize = 4;
 /// A socket of one network namespace.
 pub(crate) struct Conversation {
     socket: Socket,
+    /// The socket's number, by which the kernel says who asked for a change.
+    port: u32,
     sequence: u32,
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
@@ -75,7 +77,7 @@ impl Conversation {
     /// Opens a socket in the network namespace of the calling thread.
     pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, 0))?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         // Without these two everything works as well, with poorer messages and larger errors.
         let _ = socket.set_ext_ack(true);
@@ -84,10 +86,15 @@ impl Conversation {
         let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self {
             socket,
+            port,
             sequence: 0,
             outgoing: Vec::with_capacity(4096),
             incoming: Vec::with_capacity(RECEIVE_BUFFER),
         })
+    }
+
+    pub(crate) fn port(&self) -> u32 {
+        self.port
     }
 
     /// Sends all requests and gives all answers, in the same order. Later

@@ -14,6 +14,7 @@ use flock_core::dataplane::{
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 
+use crate::listener::{Listener, OwnPorts};
 use crate::sysctl::Sysctls;
 use crate::worker::{Worker, Workers};
 
@@ -24,6 +25,7 @@ const ATTACHING_THREADS: usize = 2;
 #[derive(Debug)]
 pub struct NetlinkDataplane {
     workers: Workers,
+    listener: Listener,
     /// Removing links takes long, and nobody waits for it. One thread: one after the other.
     reaper: Workers,
     /// Summaries and anycast routes are compared with what is there and then
@@ -43,8 +45,9 @@ impl NetlinkDataplane {
     /// find their own read-only unless they are privileged.
     pub fn with_proc(proc: &Path) -> Result<Self, DataplaneError> {
         let sysctls = Sysctls::of(proc);
+        let ports = OwnPorts::default();
         let start = |name: &str, count| {
-            Workers::start(name, count, &sysctls).map_err(|source| DataplaneError::Kernel {
+            Workers::start(name, count, &sysctls, &ports).map_err(|source| DataplaneError::Kernel {
                 action: "open a netlink socket".to_owned(),
                 source,
             })
@@ -52,6 +55,7 @@ impl NetlinkDataplane {
         Ok(Self {
             workers: start("flock-netlink", ATTACHING_THREADS)?,
             reaper: start("flock-reaper", 1)?,
+            listener: Listener::start(ports.clone())?,
             node_routes: Arc::default(),
             has_no_ipv4: AtomicBool::new(false),
         })
@@ -130,7 +134,7 @@ impl Dataplane for NetlinkDataplane {
     }
 
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
-        std::future::pending().await
+        self.listener.disturbed().await
     }
 
     async fn check_node(&self, wanted: &NodeWanted) -> Result<Vec<NodeDrift>, DataplaneError> {

@@ -136,7 +136,7 @@ fn flags(message: &AddressMessage) -> AddressFlags {
     named.unwrap_or(AddressFlags::from_bits_retain(message.header.flags.bits().into()))
 }
 
-fn permanent_neighbour(message: &RouteNetlinkMessage) -> Option<((u32, IpAddr), MacAddr)> {
+pub(crate) fn permanent_neighbour(message: &RouteNetlinkMessage) -> Option<((u32, IpAddr), MacAddr)> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
     if message.header.state != NeighbourState::Permanent {
         return None;

@@ -16,6 +16,7 @@ use flock_core::dataplane::DataplaneError;
 use tokio::sync::oneshot;
 
 use crate::conversation::Conversation;
+use crate::listener::OwnPorts;
 use crate::netns::Home;
 use crate::sysctl::Sysctls;
 
@@ -44,6 +45,8 @@ struct Shared {
     /// The namespace of the thread that made the pool: it is the node's.
     home: Home,
     sysctls: Sysctls,
+    /// Where the numbers of the sockets are kept.
+    ports: OwnPorts,
     queue: Mutex<Queue>,
     more: Condvar,
 }
@@ -56,11 +59,12 @@ struct Queue {
 
 impl Workers {
     /// Starts `count` threads in the network namespace of the calling thread.
-    pub(crate) fn start(name: &str, count: usize, sysctls: &Sysctls) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, count: usize, sysctls: &Sysctls, ports: &OwnPorts) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             home: Home::of_this_thread()?,
             sysctls: sysctls.clone(),
+            ports: ports.clone(),
             queue: Mutex::default(),
             more: Condvar::new(),
         });
@@ -130,12 +134,9 @@ impl fmt::Debug for Workers {
 
 impl Worker {
     fn new(shared: &Shared) -> io::Result<Self> {
-        Ok(Self {
-            home: shared.home.try_clone()?,
-            node: Conversation::open()?,
-            sysctls: shared.sysctls.clone(),
-            lost: false,
-        })
+        let node = Conversation::open()?;
+        shared.ports.add(node.port());
+        Ok(Self { home: shared.home.try_clone()?, node, sysctls: shared.sysctls.clone(), lost: false })
     }
 }
 

@@ -25,8 +25,10 @@ use crate::attachment::{
 use crate::name::{ContainerId, InterfaceName, NetworkName};
 use crate::retry::Retry;
 
+mod disturbances;
 mod node;
 
+pub use disturbances::*;
 pub use node::*;
 
 /// What a backend supplies to be tested, on a node of its own where nothing is attached.
@@ -55,6 +57,13 @@ pub trait DataplaneHarness: Send + Sync {
 
     /// The blackhole routes that the backend has made.
     async fn summaries(&self) -> BTreeSet<IpNet>;
+
+    /// Takes away the node's route to the attachment's IPv6 address, as somebody else would, in
+    /// one go; others of the attachment may go with it.
+    async fn lose_route(&self, attachment: &Attachment);
+
+    /// Takes away a blackhole route, as somebody else would.
+    async fn lose_summary(&self, prefix: IpNet);
 
     /// The anycast routes that the backend has made, with the links that they lead over.
     async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>>;
@@ -113,6 +122,10 @@ macro_rules! dataplane_conformance {
             check_node_tells_summaries
             check_node_tells_anycast_routes
             a_route_that_is_nobodys_is_found_and_removed
+            a_lost_route_is_told
+            a_lost_summary_is_told
+            what_happens_between_two_calls_is_told
+            own_changes_are_not_told
         }
     };
 }

@@ -109,6 +109,15 @@ impl DataplaneHarness for Lab {
         routes.filter(|route| route["type"] == "blackhole").map(|route| prefix(&route)).collect()
     }
 
+    async fn lose_route(&self, attachment: &Attachment) {
+        let address = attachment.addresses.ipv6.unwrap().to_string();
+        run(&["ip", "route", "del", &address, "dev", attachment.host_interface.as_str()]);
+    }
+
+    async fn lose_summary(&self, prefix: IpNet) {
+        run(&["ip", "route", "del", "blackhole", &prefix.to_string()]);
+    }
+
     async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
         let routes = ["-6", "-4"].into_iter().flat_map(Self::routes);
         let anycast = routes.filter(|route| route["metric"] == ANYCAST_METRIC);
