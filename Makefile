@@ -8,6 +8,7 @@
 #   PROFILE=…  the cargo profile of everything but the plugin, default dev: a cold
 #              build takes a third of the time of a release build, and what is
 #              measured (make bench) is built with the release profile
+#   PAIRS=…    make churn: how many pods come and go, default 20000
 #   KILLS=…    make storm: how many times the agent is killed, default 1000
 #   SEED=…     make storm: another storm, default 1
 #   IMAGE=…    make image: the image's name, default flock:dev
@@ -60,6 +61,15 @@ bench: ## measure ADD and DEL against other plugins (release build)
 	@$(MAKE) plugin floor agent PROFILE=release
 	@FLOCK_AGENT=$(TARGET_DIR)/release/flock-agent FLOCK_FLOOR=$(TARGET_DIR)/$(HOST)/plugin/floor \
 		cargo bench --quiet -p flock-examples --bench attachments
+
+PAIRS ?= 20000
+
+.PHONY: churn
+churn: ## let 20,000 pods come and go, have 1,000 at once, fill a /24, and see that nothing grows (PAIRS=)
+	@.ci/install test
+	@$(MAKE) build
+	@cargo build --quiet --profile $(PROFILE) -p flock-examples --example churn
+	@$(TARGET_DIR)/$(PROFILE_DIR)/examples/churn $(PAIRS)
 
 KILLS ?= 1000
 SEED ?= 1

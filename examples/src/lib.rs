@@ -13,7 +13,7 @@
 //! - [`cluster`] is the same network with a real Kubernetes on it: a control plane,
 //!   and nodes with containerd, kubelet and kube-proxy.
 //! - [`mod@bench`] measures ADD and DEL, of Flock and of others.
-//! - [`storm`] kills the agent under callers.
+//! - [`storm`] kills the agent under callers, [`churn`] lets pods come and go and fills a node.
 //! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed.
 //! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions;
 //!   [`screen`] prints what came of it.
@@ -24,6 +24,7 @@
 
 pub mod bench;
 pub mod bird;
+pub mod churn;
 pub mod cluster;
 pub mod deadline;
 mod error;

@@ -26,13 +26,13 @@ mod killer;
 mod life;
 mod shared;
 
-pub use judge::judge;
+pub use judge::{agrees, judge};
 use killer::Killer;
 use life::Life;
 use shared::Shared;
 
 /// How long a caller may wait for one answer: many deaths, one after the other.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -113,12 +113,14 @@ pub fn run(plan: &Plan) -> Result<Report> {
         let there: Vec<Pod> =
             lives.iter().filter_map(|life| life.last.clone()).chain(steady.clone()).collect();
         judge(&node, &there)?;
+        agrees(&node)?;
         let pings = traffic.stop()?;
         let caller = Caller::by_socket(node.runtime()?);
         for pod in &there {
             caller.until_done(Verb::Del, &pod.container, PATIENCE)?;
         }
         empty.returns(&node, &[])?;
+        agrees(&node)?;
         Ok(pings)
     });
     let pings = judged.map_err(|error| {

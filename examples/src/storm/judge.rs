@@ -1,5 +1,5 @@
-//! Compares what callers were told with the kernel and the records. It asks `ip` and
-//! reads files: nothing of Flock's own code has a say.
+//! Compares what callers were told with the kernel and the records. [`judge`] asks `ip` and
+//! reads files: nothing of Flock's own code has a say. [`agrees`] is Flock's own judge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,8 +11,9 @@ use serde_json::Value;
 use crate::deadline::{Probe, until};
 use crate::netns::Netns;
 use crate::node::{Node, Pod};
+use crate::process::run;
 use crate::runtime::INTERFACE;
-use crate::{LabError, Result};
+use crate::{LabError, Result, programs};
 
 /// How long what DEL leaves to the reaper may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +25,21 @@ pub fn judge(node: &Node, expected: &[Pod]) -> Result<()> {
         let found = differences(node, expected)?;
         Ok(if found.is_empty() { Probe::Done(()) } else { Probe::Waiting(found.join("\n")) })
     })
+}
+
+/// What `flock-agent check` says of `node`, with the agent's answers and without; any
+/// difference is an error.
+pub fn agrees(node: &Node) -> Result<()> {
+    let files = node.files();
+    for offline in [false, true] {
+        let mut command = node.netns.command(programs::agent()?);
+        command.args(["check", "--announcer", "none", "--run-dir"]).arg(&files.run);
+        if offline {
+            command.arg("--offline").arg("--node-config").arg(&files.node_config);
+        }
+        run(&mut command)?;
+    }
+    Ok(())
 }
 
 fn differences(node: &Node, expected: &[Pod]) -> Result<Vec<String>> {

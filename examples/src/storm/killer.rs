@@ -12,9 +12,14 @@ use crate::storm::{Plan, Shared};
 use crate::{LabError, Result};
 
 /// The longest that an agent lives.
-const LIFE: Duration = Duration::from_millis(600);
+const LIFE: Duration = Duration::from_secs(5);
+/// The most calls that it answers. What it did, rather than a time, ends a life, so that
+/// callers get on with their work on a machine that is slow.
+const CALLS: usize = 40;
 /// How many moments a life may have: a start with many records has some hundreds, and ADD about thirty.
-const MOMENTS: usize = 3000;
+const MOMENTS: usize = 1500;
+/// By how much a death may come later, in microseconds.
+const JITTER: usize = 10_000;
 /// How often it is said how far it is.
 const BETWEEN_NEWS: Duration = Duration::from_secs(5);
 /// Between two looks whether it serves, or has died.
@@ -62,14 +67,14 @@ impl<'a> Killer<'a> {
     /// One life of the agent, from the death of the one before to its own.
     fn one(&mut self, node: &mut Node) -> Result<()> {
         let by_itself = self.random.once_in(2);
-        let (command, life) =
-            if by_itself { (self.mortal(node), LIFE) } else { (command(node, &self.agent), self.moment()) };
+        let command = if by_itself { self.mortal(node) } else { command(node, &self.agent) };
+        let enough = if by_itself { usize::MAX } else { self.shared.answered() + self.random.below(CALLS) };
         kill(node)?;
         let start = Instant::now();
         node.start_agent_as(command)?;
         let caller = Caller::by_socket(node.runtime()?);
         let mut served = false;
-        while start.elapsed() < life && is_alive(node) {
+        while start.elapsed() < LIFE && self.shared.answered() <= enough && is_alive(node) {
             if !served && caller.is_served() {
                 served = true;
                 self.served_after.push(start.elapsed());
@@ -77,6 +82,7 @@ impl<'a> Killer<'a> {
             std::thread::sleep(LOOK);
         }
         self.at_moments += usize::from(by_itself && !is_alive(node));
+        std::thread::sleep(Duration::from_micros(self.random.below(JITTER) as u64));
         self.kills += 1;
         kill(node)
     }
@@ -88,10 +94,6 @@ impl<'a> Killer<'a> {
         let bound = if self.random.once_in(2) { MOMENTS / 10 } else { MOMENTS };
         command.env("MORTAL_MOMENT", self.random.below(bound).to_string()).env("MORTAL_QUIET", "1");
         command
-    }
-
-    fn moment(&mut self) -> Duration {
-        LIFE * u32::try_from(self.random.below(100)).unwrap_or(0) / 100
     }
 
     #[allow(clippy::print_stdout, reason = "that it goes on is what somebody waits for")]
