@@ -14,7 +14,8 @@
 //!   and nodes with containerd, kubelet and kube-proxy.
 //! - [`mod@bench`] measures ADD and DEL, of Flock and of others.
 //! - [`storm`] kills the agent under callers, [`churn`] lets pods come and go and fills a node.
-//! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed.
+//! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed, [`judge`] whether
+//!   records, kernel and BIRD agree.
 //! - [`process`] and [`deadline`] run commands and daemons, and wait for conditions;
 //!   [`screen`] prints what came of it.
 //!
@@ -29,6 +30,7 @@ pub mod cluster;
 pub mod deadline;
 mod error;
 pub mod fabric;
+pub mod judge;
 pub mod netns;
 pub mod node;
 pub mod process;

@@ -109,6 +109,8 @@ impl Status {
 struct Wanted {
     generation: u64,
     text: Arc<str>,
+    /// Whether BIRD is to take it even if it said that it has.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl BirdAnnouncer {
         let renderer = Renderer::new(config.route_protocol)?;
         let runtime = Handle::try_current()
             .map_err(|error| AnnounceError::Backend(format!("start it on a tokio runtime: {error}")))?;
-        let nothing = Wanted { generation: 0, text: Arc::from("") };
+        let nothing = Wanted { generation: 0, text: Arc::from(""), again: false };
         let (to_task, wanted) = watch::channel(nothing.clone());
         let status = Arc::new(watch::Sender::new(Status::Idle));
         let settled = task::SettledAtEnd(Arc::clone(&status));
@@ -174,6 +176,33 @@ impl BirdAnnouncer {
         }
     }
 
+    /// Has BIRD take the last state once more, also where it said that it has: somebody else may
+    /// have told it otherwise since. Ready when that is done, or has failed.
+    pub async fn reapply(&self) -> Result<(), AnnounceError> {
+        {
+            let mut handed = lock(&self.handed);
+            if handed.last.generation == 0 {
+                return Ok(());
+            }
+            let text = Arc::clone(&handed.last.text);
+            self.hand_over(&mut handed, text, true)?;
+        }
+        self.applied().await
+    }
+
+    fn hand_over(&self, handed: &mut Handed, text: Arc<str>, again: bool) -> Result<(), AnnounceError> {
+        let next = Wanted { generation: handed.last.generation + 1, text, again };
+        let Some(to_task) = &handed.to_task else { return Err(ended()) };
+        // The status first: the task may be done before this function is.
+        self.status.send_replace(Status::Pending { generation: next.generation });
+        if to_task.send(next.clone()).is_err() {
+            self.status.send_replace(Status::Failed { generation: next.generation, error: ended() });
+            return Err(ended());
+        }
+        handed.last = next;
+        Ok(())
+    }
+
     /// Applies what is waiting, once, and ends the task. Takes at most the time of two exchanges
     /// with BIRD. Every later `sync` fails.
     pub async fn shutdown(&self) {
@@ -197,15 +226,7 @@ impl RouteAnnouncer for BirdAnnouncer {
         if known && !matches!(*self.status.borrow(), Status::Failed { .. }) {
             return Ok(());
         }
-        let next = Wanted { generation: handed.last.generation + 1, text: Arc::from(text) };
-        let Some(to_task) = &handed.to_task else { return Err(ended()) };
-        // The status first: the task may be done before this function is.
-        self.status.send_replace(Status::Pending { generation: next.generation });
-        if to_task.send(next.clone()).is_err() {
-            self.status.send_replace(Status::Failed { generation: next.generation, error: ended() });
-            return Err(ended());
-        }
-        handed.last = next;
+        self.hand_over(&mut handed, Arc::from(text), false)?;
         let silent = families_without_peer(wanted);
         if silent != handed.silent {
             for family in &silent {

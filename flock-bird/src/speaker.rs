@@ -13,6 +13,9 @@ use crate::file::{ConfigFile, Staged};
 pub(crate) trait Target: Send + 'static {
     /// Makes `text` the configuration, or changes nothing.
     async fn apply(&mut self, text: &Arc<str>) -> Result<(), AnnounceError>;
+
+    /// Whatever BIRD said before, the next `apply` is to tell it.
+    fn forget(&mut self);
 }
 
 /// One BIRD and its file.
@@ -114,6 +117,10 @@ impl Target for Speaker {
             return Ok(());
         }
         self.configure(text).await
+    }
+
+    fn forget(&mut self) {
+        self.taken = None;
     }
 }
 

@@ -35,7 +35,7 @@ const REPAIR_LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks at a node that is at work.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long something has to be there that a node at work may pass through.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +100,9 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     async fn run(&self) -> Result<Report, CheckError> {
-        let report = self.judge().await?;
+        // A repair of what would have passed by itself does no harm.
+        let patience = if self.options.repair { Duration::ZERO } else { PATIENCE };
+        let report = self.judge(patience).await?;
         if !self.options.repair || report.differences.is_empty() {
             return Ok(report);
         }
@@ -110,11 +112,11 @@ impl Judge<'_> {
         } else {
             self.ask(Inquiry::Repair, REPAIR_LIMIT).await?;
         }
-        Ok(self.judge().await?.after(report.differences))
+        Ok(self.judge(PATIENCE).await?.after(report.differences))
     }
 
     /// What is found each time it is looked.
-    async fn judge(&self) -> Result<Report, CheckError> {
+    async fn judge(&self, patience: Duration) -> Result<Report, CheckError> {
         let begin = Instant::now();
         let mut look = self.look().await?;
         let mut found = look.differences();
@@ -122,8 +124,8 @@ impl Judge<'_> {
         let is_still = self.options.offline && !self.is_agent_running();
         let mut looks = 1;
         while !found.is_empty() && !is_still {
-            let lasts = looks > 1 && !found.iter().any(Difference::may_pass);
-            if lasts || begin.elapsed() >= PATIENCE {
+            let lasts = !found.iter().any(Difference::may_pass) || begin.elapsed() >= patience;
+            if lasts && looks > 1 {
                 break;
             }
             tokio::time::sleep(PAUSE).await;

@@ -36,6 +36,12 @@ impl Inspected {
     async fn repair(&self, handler: &Handler) -> Result<Response, cni::Error> {
         tracing::info!("repairing, because somebody asked for it");
         handler.repair().await?;
+        if let Some((bird, _)) = &self.bird
+            && let Err(error) = bird.reapply().await
+        {
+            // What BIRD does not have then is left over, and is told so.
+            tracing::warn!(%error, "BIRD has not taken its configuration once more");
+        }
         Ok(Response::EMPTY)
     }
 }

@@ -37,7 +37,10 @@ pub(super) async fn run(
             },
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => false,
         };
-        let Wanted { generation, text } = wanted.borrow_and_update().clone();
+        let Wanted { generation, text, again } = wanted.borrow_and_update().clone();
+        if again {
+            target.forget();
+        }
         debounce.begin(Instant::now());
         let outcome = target.apply(&text).await;
         log.outcome(generation, &outcome);

@@ -46,6 +46,8 @@ impl Target for Recorder {
         tokio::time::sleep(self.takes).await;
         lock(&self.answers).pop_front().unwrap_or(Ok(()))
     }
+
+    fn forget(&mut self) {}
 }
 
 fn announcer(recorder: &Recorder) -> BirdAnnouncer {

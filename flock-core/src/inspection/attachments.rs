@@ -40,7 +40,10 @@ impl Look {
             };
             if let Some(state) = state {
                 let what = format!("the record says that it is {state}, and nobody works on it");
-                found.push(Difference::new(record.owner(), what, Remedy::Repair));
+                // An agent that knew it would work on it.
+                let knows = self.views.is_none() || self.lease(&record.key).is_some();
+                let remedy = if knows { Remedy::Repair } else { Remedy::Restart };
+                found.push(Difference::new(record.owner(), what, remedy));
             }
             for address in record.addresses.iter() {
                 if let Some(other) = holders.insert(address, record) {
@@ -70,10 +73,8 @@ impl Look {
             }
         }
         for lease in &after.leases {
-            let is_unreadable =
-                |key| self.after().unreadable.iter().any(|file| file.key.as_ref() == Some(key));
             let was_held = lease_of(&before.leases, &lease.key).is_some();
-            if was_held && self.has_no_record(&lease.key) && !is_unreadable(&lease.key) {
+            if was_held && self.has_no_record(&lease.key) && !self.is_unreadable(&lease.key) {
                 let what =
                     format!("the agent holds {} for it, and there is no record", list(lease.addresses));
                 found.push(Difference::new(shown(&lease.key), what, Remedy::Repair));
@@ -93,6 +94,9 @@ impl Look {
                 }
                 continue;
             };
+            if self.is_unreadable(owner) {
+                continue;
+            }
             if self.has_no_record(owner) {
                 let what = format!("{interface} is there, and there is no record");
                 found.push(Difference::new(shown(owner), what, Remedy::Repair));
@@ -139,6 +143,10 @@ impl Look {
     /// For all the time that was looked, and nobody was making one.
     fn has_no_record(&self, key: &AttachmentKey) -> bool {
         self.is_steady(key) && !self.after().records.contains_key(key)
+    }
+
+    fn is_unreadable(&self, key: &AttachmentKey) -> bool {
+        self.after().unreadable.iter().any(|file| file.key.as_ref() == Some(key))
     }
 
     fn lease(&self, key: &AttachmentKey) -> Option<Addresses> {

@@ -26,13 +26,14 @@ struct Links<'a> {
     names: BTreeMap<u32, String>,
     /// Those of Flock.
     own: BTreeSet<u32>,
-    attachments: BTreeMap<&'a str, &'a Attachment>,
+    attachments: &'a [Attachment],
 }
 
 impl Links<'_> {
-    /// Whose link that is, if it is one that was asked about.
-    fn attachment(&self, index: u32) -> Option<&Attachment> {
-        self.attachments.get(self.names.get(&index)?.as_str()).copied()
+    /// Whose link that is, of those that were asked about: damaged records may name one link twice.
+    fn attachments(&self, index: u32) -> Vec<&Attachment> {
+        let Some(name) = self.names.get(&index) else { return Vec::new() };
+        self.attachments.iter().filter(|attachment| attachment.host_interface.as_str() == name).collect()
     }
 
     fn shown(&self, index: u32) -> String {
@@ -47,11 +48,7 @@ impl Worker {
         let links = Links {
             names: facts.iter().map(|link| (link.index, link.name.clone())).collect(),
             own: facts.iter().filter(|link| is_of_flock(link)).map(|link| link.index).collect(),
-            attachments: wanted
-                .attachments
-                .iter()
-                .map(|attachment| (attachment.host_interface.as_str(), attachment))
-                .collect(),
+            attachments: &wanted.attachments,
         };
         let routes = own_routes(&mut self.node)?;
         check_summaries(&wanted.summaries, &routes, &mut found);
@@ -117,9 +114,14 @@ impl Worker {
         differences: &mut Vec<NodeDrift>,
     ) -> Result<(), DataplaneError> {
         for (index, address) in permanent_neighbours(&mut self.node)? {
-            let Some(attachment) = links.attachment(index) else { continue };
-            if links.own.contains(&index) && !host_neighbours(attachment).any(|own| own == address) {
-                let interface = attachment.host_interface.clone();
+            let attachments = links.attachments(index);
+            let Some(first) = attachments.first().filter(|_| links.own.contains(&index)) else { continue };
+            if !attachments
+                .iter()
+                .flat_map(|attachment| host_neighbours(attachment))
+                .any(|own| own == address)
+            {
+                let interface = first.host_interface.clone();
                 differences.push(NodeDrift::Stray(Stray::Neighbour { interface, address }));
             }
         }
@@ -160,14 +162,19 @@ fn check_summaries(wanted: &BTreeSet<IpNet>, routes: &[RouteMessage], difference
 
 fn stray_route(route: &RouteMessage, links: &Links<'_>) -> Option<Stray> {
     let prefix = messages::destination(route).filter(|_| is_over_a_link(route))?;
-    let index = messages::output_interface(route);
-    let is_somebodys = index.is_some_and(|index| match links.attachment(index) {
-        Some(attachment) => attachment.addresses.prefixes().any(|own| own == prefix),
+    let Some(index) = messages::output_interface(route) else {
+        return Some(Stray::Route { prefix, interface: None });
+    };
+    // A link that was made since the links were listed is not judged.
+    let interface = links.names.get(&index)?;
+    let attachments = links.attachments(index);
+    let is_somebodys = if attachments.is_empty() {
         // It goes with the link, whosever that is.
-        None => links.own.contains(&index),
-    });
-    let interface = index.map(|index| links.shown(index));
-    (!is_somebodys).then_some(Stray::Route { prefix, interface })
+        links.own.contains(&index)
+    } else {
+        attachments.iter().flat_map(|attachment| attachment.addresses.prefixes()).any(|own| own == prefix)
+    };
+    (!is_somebodys).then(|| Stray::Route { prefix, interface: Some(interface.clone()) })
 }
 
 /// Neither a summary nor an anycast route: these are made equal as a whole.

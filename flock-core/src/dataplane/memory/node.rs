@@ -95,29 +95,25 @@ impl Model {
     }
 
     fn strays(&self, attachments: &[Attachment]) -> Vec<Stray> {
-        let on = |interface: &InterfaceName| {
-            attachments.iter().find(move |attachment| attachment.host_interface == *interface)
+        let on = |interface: &InterfaceName| -> Vec<&Attachment> {
+            attachments.iter().filter(|attachment| attachment.host_interface == *interface).collect()
         };
         let is_link = |interface: &InterfaceName| {
             self.links.get(interface).is_some_and(|link| link.attachment.is_some())
         };
-        let routes = self.routes.iter().filter(|(prefix, interface)| match on(interface) {
-            Some(attachment) => !attachment.addresses.prefixes().any(|own| own == **prefix),
+        let routes = self.routes.iter().filter(|(prefix, interface)| match &*on(interface) {
             // Otherwise it goes with the link.
-            None => !is_link(interface),
+            [] => !is_link(interface),
+            those => !those.iter().flat_map(|made| made.addresses.prefixes()).any(|own| own == **prefix),
         });
         let routes = routes.map(|(prefix, interface)| Stray::Route {
             prefix: *prefix,
             interface: Some(interface.to_string()),
         });
         let neighbours = self.damage.neighbours.iter().filter(|(interface, address)| {
-            on(interface).is_some_and(|attachment| {
-                !attachment
-                    .addresses
-                    .iter()
-                    .chain(attachment.anycast.iter().copied())
-                    .any(|own| own == *address)
-            })
+            let those = on(interface);
+            let own = those.iter().flat_map(|made| made.addresses.iter().chain(made.anycast.iter().copied()));
+            !those.is_empty() && own.into_iter().all(|own| own != *address)
         });
         let neighbours = neighbours
             .map(|(interface, address)| Stray::Neighbour { interface: interface.clone(), address: *address });
