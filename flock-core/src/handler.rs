@@ -32,7 +32,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ mod add;
 mod check;
 mod collect;
 mod del;
+mod due;
 mod error;
 mod gc;
 mod locks;
@@ -71,6 +72,7 @@ pub use recover::Recovery;
 pub use status::Status;
 
 use collect::Suspects;
+use due::{Due, Untold};
 use locks::KeyedLocks;
 
 /// One of each backend. Tests swap a field.
@@ -147,8 +149,8 @@ pub struct Handler {
     announcing: tokio::sync::Mutex<Announced>,
     /// Held while a configuration is put in force: of two the later one stays.
     configuring: tokio::sync::Mutex<()>,
-    /// Whether the last attempt at that failed.
-    announcements_due: AtomicBool,
+    /// What is still to be announced.
+    due: Due,
     /// Why the last attempt failed, also where it is not tried again.
     unannounced: Mutex<Option<String>>,
     /// What looked dead at the last look.
@@ -179,7 +181,7 @@ impl Handler {
             reaping: tokio::sync::Mutex::new(()),
             announcing: tokio::sync::Mutex::new(Announced { something }),
             configuring: tokio::sync::Mutex::new(()),
-            announcements_due: AtomicBool::new(false),
+            due: Due::default(),
             unannounced: Mutex::default(),
             suspects: Mutex::default(),
             collected: AtomicU64::new(0),
@@ -208,21 +210,29 @@ impl Handler {
     /// committed records say. A failure must not fail the pod: the reaper says
     /// everything again until it succeeds.
     async fn announce(&self, change: Change) {
+        self.tell(self.untold(), change).await;
+    }
+
+    /// Begins a change that has to be announced.
+    fn untold(&self) -> Untold<'_> {
+        Untold::new(&self.due, &self.reaper_wakes)
+    }
+
+    /// As [`announce`](Self::announce), of a change that began earlier.
+    async fn tell(&self, untold: Untold<'_>, change: Change) {
         let mut announced = self.announcing.lock().await;
-        // Due until it is done, also for a call that is dropped in the middle. Under the
-        // lock: a success must not wipe out the failure of a later change.
-        self.announcements_due.store(true, Ordering::Relaxed);
+        let changes = self.due.changes();
         let done = self.try_announce(change, &mut announced).await;
         // What will never be taken is not tried again before the next change.
         let again = done.as_ref().is_err_and(|error| error.retry() == Retry::Later);
-        self.announcements_due.store(again, Ordering::Relaxed);
         self.set_unannounced(done.as_ref().err().map(ToString::to_string));
         drop(announced);
         if let Err(error) = done {
             tracing::warn!(%error, again, "announcements are not up to date");
-            if again {
-                self.reaper_wakes.notify_one();
-            }
+        }
+        if !again {
+            self.due.told(changes);
+            untold.settle();
         }
     }
 

@@ -31,10 +31,19 @@ impl Handler {
             return Ok(result(call, &attachment));
         }
         self.clear_the_way(&netns, &call.key).await;
-        let attachment = self.make(call, netns, deadline).await?;
+        let untold = self.untold();
+        let attachment = match self.make(call, netns, deadline).await {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                untold.settle();
+                return Err(error);
+            }
+        };
         // Also one whose address went out of the node's prefixes before it was complete.
         if self.is_announced(&attachment) {
-            self.announce(Change::Gain).await;
+            self.tell(untold, Change::Gain).await;
+        } else {
+            untold.settle();
         }
         Ok(result(call, &attachment))
     }

@@ -40,14 +40,18 @@ impl Handler {
         if attachment.state == AttachmentState::Deleting {
             return true;
         }
+        let untold = self.untold();
         let deleting = Attachment { state: AttachmentState::Deleting, ..attachment.clone() };
         if let Err(error) = self.backends.store.put(&deleting).await {
             tracing::warn!(%error, "the record can't be marked as deleting; deleting at once");
+            untold.settle();
             return false;
         }
         let was = std::mem::replace(attachment, deleting);
         if self.is_announced(&was) {
-            self.announce(Change::Loss).await;
+            self.tell(untold, Change::Loss).await;
+        } else {
+            untold.settle();
         }
         true
     }

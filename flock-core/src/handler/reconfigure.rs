@@ -21,12 +21,13 @@ impl Handler {
     pub async fn reconfigure(&self, config: NodeConfig) -> Result<(), HandlerError> {
         let _alone = self.configuring.lock().await;
         let old = self.summaries();
+        let untold = self.untold();
         self.configure(config).await?;
         let new = self.summaries();
         // A kernel that lost the old ones at once would have them withdrawn before what is
         // still in use of them is announced.
         self.backends.dataplane.set_summaries(&old.union(&new).copied().collect()).await?;
-        self.announce(Change::Gain).await;
+        self.tell(untold, Change::Gain).await;
         if !old.is_subset(&new) {
             tokio::time::sleep(self.settings.summary_grace).await;
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 
 use crate::attachment::{Attachment, AttachmentKey};
 use crate::dataplane::Link;
@@ -42,7 +41,7 @@ impl Handler {
         let waiting: Vec<Attachment> = self.doomed().values().cloned().collect();
         self.reap_now(waiting).await;
         self.announce_if_due().await;
-        queued + self.doomed().len() + usize::from(self.announcements_due.load(Ordering::Relaxed))
+        queued + self.doomed().len() + usize::from(self.due.is_due())
     }
 
     /// Leaves `attachment` to the reaper.
@@ -109,18 +108,17 @@ impl Handler {
     /// is free while a record still names it could be given out, and be found with two
     /// owners after a crash.
     async fn forget(&self, attachment: &Attachment) -> Result<(), HandlerError> {
+        // One that was never marked as deleting: its addresses have not been withdrawn.
+        let untold = self.is_announced(attachment).then(|| self.untold());
         self.backends.store.delete(&attachment.key).await?;
-        if self.is_announced(attachment) {
-            // It was never marked as deleting, so its addresses have not been withdrawn.
-            self.announcements_due.store(true, Ordering::Relaxed);
-        }
+        drop(untold);
         self.backends.ipam.release(&attachment.key).await?;
         self.doomed().remove(&attachment.key);
         Ok(())
     }
 
     async fn announce_if_due(&self) {
-        if self.announcements_due.load(Ordering::Relaxed) {
+        if self.due.is_due() {
             self.announce(Change::Loss).await;
         }
     }

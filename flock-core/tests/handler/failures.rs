@@ -128,7 +128,7 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Asking {
+pub(crate) enum Asking {
     Nothing,
     OneFamily,
     Static,
@@ -137,7 +137,7 @@ enum Asking {
 }
 
 impl Asking {
-    fn annotations(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) fn annotations(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Nothing => &[],
             Self::OneFamily => &[("ipv4", "false")],

@@ -2,11 +2,13 @@
 //! count of calls.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -28,6 +30,8 @@ pub(crate) struct Faults {
     calls: AtomicUsize,
     failing: Mutex<BTreeSet<usize>>,
     off: AtomicBool,
+    /// Whether every call gives way to others, before and after its effect.
+    yielding: AtomicBool,
     log: Mutex<Vec<&'static str>>,
     /// Held, it holds up every `attach` before it does anything.
     pub(crate) attaching: tokio::sync::Mutex<()>,
@@ -59,6 +63,42 @@ impl Faults {
         self.log.lock().unwrap().clone()
     }
 
+    /// From now on every call gives way to others before and after its effect.
+    pub(crate) fn yield_at_each_call(&self) {
+        self.yielding.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on no call does.
+    pub(crate) fn yield_at_no_call(&self) {
+        self.yielding.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the call that begins here fails.
+    async fn turn(&self, name: &'static str) -> bool {
+        self.give_way().await;
+        self.fails(name)
+    }
+
+    /// The call whose effect is over here.
+    async fn after<T>(&self, effect: impl Future<Output = T>) -> T {
+        let done = effect.await;
+        self.give_way().await;
+        done
+    }
+
+    /// Pending once. Not tokio's: that is for tasks, and these calls may be polled by hand.
+    async fn give_way(&self) {
+        let mut given = !self.yielding.load(Ordering::Relaxed);
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut given, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
     fn fails(&self, name: &'static str) -> bool {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         self.log.lock().unwrap().push(name);
@@ -84,35 +124,35 @@ const INJECTED: &str = "injected";
 #[async_trait]
 impl<T: Ipam> Ipam for Faulty<T> {
     async fn allocate(&self, owner: &LeaseOwner, request: &AddressRequest) -> Result<Addresses, IpamError> {
-        if self.faults.fails("ipam.allocate") {
+        if self.faults.turn("ipam.allocate").await {
             return Err(IpamError::Backend(INJECTED.into()));
         }
-        self.inner.allocate(owner, request).await
+        self.faults.after(self.inner.allocate(owner, request)).await
     }
 
     async fn restore(&self, owner: &LeaseOwner, addresses: Addresses) -> Result<(), IpamError> {
-        if self.faults.fails("ipam.restore") {
+        if self.faults.turn("ipam.restore").await {
             return Err(IpamError::Backend(INJECTED.into()));
         }
-        self.inner.restore(owner, addresses).await
+        self.faults.after(self.inner.restore(owner, addresses)).await
     }
 
     async fn release(&self, owner: &AttachmentKey) -> Result<(), IpamError> {
-        if self.faults.fails("ipam.release") {
+        if self.faults.turn("ipam.release").await {
             return Err(IpamError::Backend(INJECTED.into()));
         }
-        self.inner.release(owner).await
+        self.faults.after(self.inner.release(owner)).await
     }
 
     async fn configure(&self, cidrs: NodeCidrs, own: &[IpAddr]) -> Result<(), IpamError> {
-        if self.faults.fails("ipam.configure") {
+        if self.faults.turn("ipam.configure").await {
             return Err(IpamError::Backend(INJECTED.into()));
         }
-        self.inner.configure(cidrs, own).await
+        self.faults.after(self.inner.configure(cidrs, own)).await
     }
 
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
-        self.inner.usage().await
+        self.faults.after(self.inner.usage()).await
     }
 
     async fn leases(&self) -> Result<Vec<Lease>, IpamError> {
@@ -126,31 +166,31 @@ impl<T: Ipam> Ipam for Faulty<T> {
 #[async_trait]
 impl<T: Store> Store for Faulty<T> {
     async fn put(&self, attachment: &Attachment) -> Result<(), StoreError> {
-        if self.faults.fails("store.put") {
+        if self.faults.turn("store.put").await {
             return Err(StoreError::Backend(INJECTED.into()));
         }
-        self.inner.put(attachment).await
+        self.faults.after(self.inner.put(attachment)).await
     }
 
     async fn get(&self, key: &AttachmentKey) -> Result<Option<Attachment>, StoreError> {
-        if self.faults.fails("store.get") {
+        if self.faults.turn("store.get").await {
             return Err(StoreError::Backend(INJECTED.into()));
         }
-        self.inner.get(key).await
+        self.faults.after(self.inner.get(key)).await
     }
 
     async fn delete(&self, key: &AttachmentKey) -> Result<(), StoreError> {
-        if self.faults.fails("store.delete") {
+        if self.faults.turn("store.delete").await {
             return Err(StoreError::Backend(INJECTED.into()));
         }
-        self.inner.delete(key).await
+        self.faults.after(self.inner.delete(key)).await
     }
 
     async fn list(&self) -> Result<Vec<Attachment>, StoreError> {
-        if self.faults.fails("store.list") {
+        if self.faults.turn("store.list").await {
             return Err(StoreError::Backend(INJECTED.into()));
         }
-        self.inner.list().await
+        self.faults.after(self.inner.list()).await
     }
 }
 
@@ -158,68 +198,68 @@ impl<T: Store> Store for Faulty<T> {
 #[async_trait]
 impl<T: Dataplane> Dataplane for Faulty<T> {
     async fn prepare(&self) -> Result<NodeFacts, DataplaneError> {
-        if self.faults.fails("dataplane.prepare") {
+        if self.faults.turn("dataplane.prepare").await {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
-        self.inner.prepare().await
+        self.faults.after(self.inner.prepare()).await
     }
 
     async fn identify(&self, path: &Path) -> Result<Netns, DataplaneError> {
-        if self.faults.fails("dataplane.identify") {
+        if self.faults.turn("dataplane.identify").await {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
-        self.inner.identify(path).await
+        self.faults.after(self.inner.identify(path)).await
     }
 
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
         drop(self.faults.attaching.lock().await);
-        let failed = self.faults.fails("dataplane.attach");
-        self.inner.attach(attachment).await?;
+        let failed = self.faults.turn("dataplane.attach").await;
+        self.faults.after(self.inner.attach(attachment)).await?;
         if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }
     }
 
     async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
         drop(self.faults.detaching.lock().await);
-        let failed = self.faults.fails("dataplane.detach");
-        self.inner.detach(attachment).await?;
+        let failed = self.faults.turn("dataplane.detach").await;
+        self.faults.after(self.inner.detach(attachment)).await?;
         if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }
     }
 
     async fn reap(&self, links: &[Link]) -> Result<(), DataplaneError> {
-        if self.faults.fails("dataplane.reap") {
+        if self.faults.turn("dataplane.reap").await {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
         // The kernel takes tens of milliseconds for this: others go on meanwhile.
         tokio::task::yield_now().await;
-        self.inner.reap(links).await
+        self.faults.after(self.inner.reap(links)).await
     }
 
     async fn check(&self, attachments: &[Attachment]) -> Result<Vec<Vec<Drift>>, DataplaneError> {
-        if self.faults.fails("dataplane.check") {
+        if self.faults.turn("dataplane.check").await {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
-        self.inner.check(attachments).await
+        self.faults.after(self.inner.check(attachments)).await
     }
 
     async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError> {
-        if self.faults.fails("dataplane.list") {
+        if self.faults.turn("dataplane.list").await {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
-        self.inner.list().await
+        self.faults.after(self.inner.list()).await
     }
 
     async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError> {
-        if self.faults.fails("dataplane.set_summaries") {
+        if self.faults.turn("dataplane.set_summaries").await {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
-        self.inner.set_summaries(prefixes).await
+        self.faults.after(self.inner.set_summaries(prefixes)).await
     }
 
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
-        if self.faults.fails("dataplane.set_anycast") {
+        if self.faults.turn("dataplane.set_anycast").await {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
-        self.inner.set_anycast(routes).await
+        self.faults.after(self.inner.set_anycast(routes)).await
     }
 
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
@@ -243,20 +283,20 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
 #[async_trait]
 impl<T: RouteAnnouncer> RouteAnnouncer for Faulty<T> {
     async fn sync(&self, wanted: &Announcements) -> Result<(), AnnounceError> {
-        if self.faults.fails("announcer.sync") {
+        if self.faults.turn("announcer.sync").await {
             return Err(AnnounceError::Backend(INJECTED.into()));
         }
-        self.inner.sync(wanted).await
+        self.faults.after(self.inner.sync(wanted)).await
     }
 }
 
 #[async_trait]
 impl<T: PodSource> PodSource for Faulty<T> {
     async fn pod(&self, wanted: &PodRef, deadline: Instant) -> Result<PodInfo, PodError> {
-        if self.faults.fails("pods.pod") {
+        if self.faults.turn("pods.pod").await {
             return Err(PodError::Backend(INJECTED.into()));
         }
-        self.inner.pod(wanted, deadline).await
+        self.faults.after(self.inner.pod(wanted, deadline)).await
     }
 
     fn changes(&self) -> BoxStream<'static, PodChange> {
