@@ -40,6 +40,7 @@ mod error;
 mod files;
 pub mod http;
 mod inspected;
+pub mod log;
 pub mod metered;
 pub mod metrics;
 pub mod options;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use flock_bin::agent::check;
 use flock_bin::agent::check::options::CheckOptions;
+use flock_bin::agent::log::Lines;
 use flock_bin::agent::options::{Invocation, LogFormat, Options, OptionsError, ThisMachine};
 use tracing_subscriber::EnvFilter;
 
@@ -72,9 +73,11 @@ fn log(format: LogFormat) {
         Ok(asked) if !asked.is_empty() => EnvFilter::builder().parse_lossy(asked),
         _ => EnvFilter::new(DEFAULT_FILTER),
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = format == LogFormat::Text && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let lines = Lines::new(std::io::stderr, colours);
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     match format {
-        LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Text => subscriber.with_ansi(colours).init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),
     }
 }
