@@ -155,7 +155,7 @@ fn an_environment_that_can_not_be_used() -> Result<()> {
             ),
             (
                 add.clone().interface("sixteen-bytes-xx"),
-                vec!["CNI_IFNAME: \"sixteen-bytes-xx\"", "1 to 15 bytes"],
+                vec!["CNI_IFNAME: \"sixteen-bytes-xx\"", "1 to 15 printable ASCII characters"],
             ),
             (add.clone().interface("a/b"), vec!["CNI_IFNAME: \"a/b\"", "without '/'"]),
             (add.clone().interface(".."), vec!["CNI_IFNAME: \"..\"", "not '.' or '..'"]),

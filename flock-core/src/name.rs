@@ -82,10 +82,12 @@ name_type!(
 );
 
 name_type!(
-    /// The name of a network interface, as the CNI specification and Linux allow it.
+    /// The name of a network interface, as the CNI specification and Linux allow it, and
+    /// not one that Linux would make something else of: of `eth%d` it makes `eth0`, and
+    /// `all` and `default` stand for every interface where settings are made.
     InterfaceName,
     "interface name",
-    "1 to 15 bytes, not '.' or '..', without '/', ':' or white space",
+    "1 to 15 printable ASCII characters without '/', ':' and '%', and not '.', '..', 'all' or 'default'",
     is_interface_name
 );
 
@@ -121,9 +123,8 @@ fn is_network_name(value: &str) -> bool {
 
 fn is_interface_name(value: &str) -> bool {
     (1..=15).contains(&value.len())
-        && value != "."
-        && value != ".."
-        && !value.chars().any(|c| c == '/' || c == ':' || c == '\0' || c.is_whitespace())
+        && !matches!(value, "." | ".." | "all" | "default")
+        && value.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'))
 }
 
 fn is_dns_subdomain(value: &str) -> bool {
@@ -214,11 +215,31 @@ mod tests {
 
     #[test]
     fn interface_names_follow_linux() {
-        for good in ["eth0", "a", "fifteen-bytes-x", "net1@2"] {
+        for good in ["eth0", "a", "fifteen-bytes-x", "net1@2", "-", "...", "lo", "All"] {
             assert!(InterfaceName::new(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "sixteen-bytes-xx", "a\tb", "a\0b"] {
-            assert!(InterfaceName::new(bad).is_err(), "{bad}");
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../all",
+            "a/b",
+            "a:b",
+            "a b",
+            "sixteen-bytes-xx",
+            "a\tb",
+            "a\nb",
+            "a\0b",
+            "\u{1b}[2J",
+            "eth%d",
+            "%",
+            "all",
+            "default",
+            "\u{e9}",
+            "a\u{a0}b",
+            "\u{202e}0hte",
+        ] {
+            assert!(InterfaceName::new(bad).is_err(), "{bad:?}");
         }
     }
 
@@ -237,7 +258,7 @@ mod tests {
         let error = InterfaceName::new("a/b").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "\"a/b\" is not a valid interface name: expected 1 to 15 bytes, not '.' or '..', without '/', ':' or white space"
+            "\"a/b\" is not a valid interface name: expected 1 to 15 printable ASCII characters without '/', ':' and '%', and not '.', '..', 'all' or 'default'"
         );
     }
 

@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use flock_core::attachment::Netns;
 use flock_core::dataplane::DataplaneError;
-use rustix::fs::{fstat, statfs};
+use rustix::fs::{Mode, OFlags, fstat, fstatfs, open};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -113,12 +113,18 @@ fn open_namespace_file(path: &Path) -> Result<(File, Netns), DataplaneError> {
         _ if is_shortage(&error) => cannot_enter(path, error),
         _ => not_a_namespace(path, &format!("it can't be {what}: {error}")),
     };
-    // Before it is opened: that may take for ever (a pipe) or set something off (a device).
-    let file_system = statfs(path).map_err(|error| unreadable(error.into(), "looked at"))?;
+    // What the path names is looked up once, and everything further is done with what was
+    // found: the path may name something else a moment later. It is found without being
+    // opened, which may take for ever (a pipe) or set something off (a device).
+    let found = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| unreadable(error.into(), "looked at"))?;
+    let file_system = fstatfs(&found).map_err(|error| unreadable(error.into(), "looked at"))?;
     if u64::try_from(file_system.f_type) != Ok(NSFS_MAGIC) {
         return Err(not_a_namespace(path, "it is not a namespace file, but one of another file system"));
     }
-    let file = File::open(path).map_err(|error| unreadable(error, "opened"))?;
+    // This link leads to the file itself, whatever has become of its path.
+    let file = File::open(format!("/proc/thread-self/fd/{}", found.as_raw_fd()))
+        .map_err(|error| unreadable(error, "opened"))?;
     let status = fstat(&file).map_err(|error| unreadable(error.into(), "looked at"))?;
     Ok((file, Netns { path: path.to_owned(), device: status.st_dev, inode: status.st_ino }))
 }

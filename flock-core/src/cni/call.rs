@@ -172,7 +172,8 @@ fn variable<'a, T, E: fmt::Display>(
 }
 
 fn netns(path: &str) -> Result<(), String> {
-    if path.starts_with('/') && !path.contains('\0') {
+    // Messages and log lines name it.
+    if path.starts_with('/') && !path.contains(char::is_control) {
         Ok(())
     } else {
         Err(format!("{path:?} is not the absolute path of a network namespace"))

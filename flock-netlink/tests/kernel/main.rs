@@ -9,6 +9,7 @@ mod disturbances;
 mod drift;
 mod lab;
 mod links;
+mod namespaces;
 mod node;
 mod packets;
 

@@ -118,8 +118,7 @@ mod tests {
         assert_eq!(file_name(&key("0123abc", "eth0")), "0123abc@eth0.json");
         assert_eq!(file_name(&key("a.b_c-d", "eth0.100")), "a.b_c-d@eth0.100.json");
         assert_eq!(file_name(&key("a", "b@c")), "a@b%40c.json");
-        assert_eq!(file_name(&key("a", "%40")), "a@%2540.json");
-        assert_eq!(file_name(&key("a", "ü")), "a@%C3%BC.json");
+        assert_eq!(file_name(&key("a", "~'b")), "a@%7E%27b.json");
     }
 
     #[test]
@@ -132,7 +131,7 @@ mod tests {
 
     fn any_key() -> impl Strategy<Value = AttachmentKey> {
         let interface =
-            "[a-b@%.é0-9]{1,7}".prop_filter("a valid name", |name| InterfaceName::new(name).is_ok());
+            "[a-b@~.'0-9]{1,7}".prop_filter("a valid name", |name| InterfaceName::new(name).is_ok());
         ("[ab0][ab0._-]{0,3}", interface).prop_map(|(container, interface)| key(&container, &interface))
     }
 
