@@ -157,17 +157,15 @@ impl Node {
         self.wait_for_file(&socket)
     }
 
-    /// Waits until the agent serves pods, which is what STATUS asks.
+    /// Waits until the agent serves pods.
     pub fn wait_ready(&mut self) -> Result<()> {
-        let runtime = self.runtime()?;
-        let status = runtime.status();
         let what = format!("the agent of {} to serve pods", self.name());
         until(&what, START_LIMIT, || {
             if let Some(agent) = self.agent.as_mut() {
                 agent.must_run()?;
             }
-            let answer = status.make()?;
-            Ok(if answer.status == Some(0) { Probe::Done(()) } else { Probe::Waiting(answer.said) })
+            let answer = self.runtime()?.status().make()?;
+            Ok(if answer.is_of_a_served_node() { Probe::Done(()) } else { Probe::Waiting(answer.said) })
         })
     }
 

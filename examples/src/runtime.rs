@@ -121,6 +121,11 @@ impl Runtime {
         Call::about_nothing(self, "STATUS").version("1.1.0")
     }
 
+    /// GC, which says nothing of valid attachments yet.
+    pub fn gc(&self) -> Call {
+        Call::about_nothing(self, "GC").version("1.1.0")
+    }
+
     /// A call that can still be made otherwise than a good runtime would.
     pub fn prepare(&self, verb: &str, container: &Container) -> Call {
         Call::new(self, verb, container)

@@ -318,8 +318,24 @@ fn check_says_what_is_not_as_it_should_be() -> Result<()> {
             ),
             (
                 pod,
+                format!("address del {ipv4}/32 dev eth0"),
+                format!("pod side: the address {ipv4} is missing"),
+            ),
+            (
+                pod,
                 "-4 route del default".to_owned(),
                 "pod side: the route to 0.0.0.0/0 is missing".to_owned(),
+            ),
+            (pod, "-6 route del default".to_owned(), "pod side: the route to ::/0 is missing".to_owned()),
+            (
+                pod,
+                "neigh del fe80::1 dev eth0".to_owned(),
+                "pod side: the neighbour entry of fe80::1".to_owned(),
+            ),
+            (
+                pod,
+                "neigh del 169.254.1.1 dev eth0".to_owned(),
+                "pod side: the neighbour entry of 169.254.1.1".to_owned(),
             ),
             (
                 pod,
@@ -333,6 +349,26 @@ fn check_says_what_is_not_as_it_should_be() -> Result<()> {
                 outside,
                 format!("-4 route del {ipv4}"),
                 format!("host side: the route to {ipv4}/32 is missing"),
+            ),
+            (
+                outside,
+                format!("-6 route del {ipv6}"),
+                format!("host side: the route to {ipv6}/128 is missing"),
+            ),
+            (
+                outside,
+                format!("address del fe80::1/64 dev {host}"),
+                "host side: the address fe80::1 is missing".to_owned(),
+            ),
+            (
+                outside,
+                format!("neigh del {ipv6} dev {host}"),
+                format!("host side: the neighbour entry of {ipv6} is missing"),
+            ),
+            (
+                outside,
+                format!("neigh del {ipv4} dev {host}"),
+                format!("host side: the neighbour entry of {ipv4} is missing"),
             ),
             (
                 outside,
@@ -354,6 +390,26 @@ fn check_says_what_is_not_as_it_should_be() -> Result<()> {
             }
         }
         Ok(())
+    })
+}
+
+/// With the record everything is gone that CHECK could compare with.
+#[test]
+fn check_of_an_attachment_without_a_record_says_so() -> Result<()> {
+    sandbox::within("check_of_an_attachment_without_a_record_says_so", |_| {
+        let mut node = start()?;
+        let pod = node.add_pod("recorded", &[])?;
+        let kept = node.add_pod("kept", &[])?;
+        node.agent().unwrap().kill()?;
+        let records = node.files().run.join("attachments");
+        std::fs::remove_file(records.join(format!("{}@eth0.json", pod.container.id))).unwrap();
+        node.start_agent()?;
+        node.wait_ready()?;
+        let runtime = node.runtime()?;
+        let failure = runtime.prepare("CHECK", &pod.container).make()?.failure()?;
+        assert_eq!(failure.code, CODE_UNKNOWN, "{}", failure.msg);
+        assert!(failure.msg.contains("there is no attachment"), "{}", failure.msg);
+        runtime.check(&kept.container)
     })
 }
 

@@ -127,7 +127,7 @@ impl Lab {
             let moments = self.moments();
             let over = moments.iter().any(|moment| moment == last);
             // A line is written before the signal is sent: an agent that lives on answers.
-            if over && self.node.runtime()?.status().make()?.status == Some(0) && !self.is_dead() {
+            if over && self.node.runtime()?.status().make()?.is_of_a_served_node() && !self.is_dead() {
                 return Ok(Probe::Done(None));
             }
             Ok(Probe::Waiting(format!("{moments:?}")))

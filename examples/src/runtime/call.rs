@@ -190,6 +190,13 @@ impl Answer {
         }
     }
 
+    /// Whether this is an answer to STATUS from an agent that serves pods. That the node is
+    /// full, or that nobody hears of its pods, does not matter here.
+    pub fn is_of_a_served_node(&self) -> bool {
+        let is_away = |failure: Failure| failure.msg.starts_with("flock-agent is ");
+        self.status == Some(0) || self.failure().is_ok_and(|failure| !is_away(failure))
+    }
+
     fn unexpected(&self, expected: &str) -> LabError {
         let Self { what, status, said, notice } = self;
         LabError::Unexpected(format!("{what}: expected {expected}, got status {status:?}: {said}{notice}"))
