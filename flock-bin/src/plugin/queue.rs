@@ -6,7 +6,7 @@ use flock_core::attachment::AttachmentKey;
 use flock_core::boot;
 use flock_core::client::{self, ClientError, Deadline, SOCKET_NAME};
 use flock_core::clock::{Clock, SystemClock};
-use flock_core::cni::{Args, Error};
+use flock_core::cni::{Args, Code, Error};
 use flock_core::deletions::{Deletion, DeletionQueue, QueueError};
 use flock_core::frame::{Request, Response};
 
@@ -30,21 +30,23 @@ pub(super) struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    /// Asks the agent; where none runs, or where it ended in the middle, queues the deletion.
+    /// Asks the agent; where none runs, or where it ends in the middle, queues the deletion.
     pub(super) fn call_or_queue(&self, request: &Request, deadline: Deadline) -> Result<Answer, Error> {
         let socket = self.run_dir.join(SOCKET_NAME);
         let mut attempts = 1;
         loop {
             let error = match client::call(&socket, request.clone(), deadline) {
+                // One that is about to end takes no more requests.
+                Ok(Response::Error(error)) if error.code == Code::TRY_AGAIN_LATER => error,
                 Ok(response) => return Ok(Answer::Agents(response)),
-                Err(error @ (ClientError::NotRunning { .. } | ClientError::Closed { .. })) => error,
+                Err(error @ (ClientError::NotRunning { .. } | ClientError::Closed { .. })) => error.into(),
                 Err(error) => return Err(error.into()),
             };
             match self.queue(&socket, deadline) {
                 Ok(true) => return Ok(Answer::Queued(self.notice(&error))),
                 // An agent listens by now.
                 Ok(false) if attempts < ATTEMPTS => attempts += 1,
-                Ok(false) => return Err(error.into()),
+                Ok(false) => return Err(error),
                 Err(queue) => return Err(neither(error, &queue)),
             }
         }
@@ -62,10 +64,11 @@ impl Queue<'_> {
         Ok(true)
     }
 
-    fn notice(&self, error: &ClientError) -> String {
+    fn notice(&self, error: &Error) -> String {
         let queue = DeletionQueue::of_run_dir(self.run_dir);
         format!(
-            "flock: {error}; the deletion of {} waits in {} and is carried out when flock-agent starts\n",
+            "flock: {}; the deletion of {} waits in {} and is carried out when flock-agent starts\n",
+            error.msg,
             self.key,
             queue.path().display()
         )
@@ -73,8 +76,7 @@ impl Queue<'_> {
 }
 
 /// Neither the agent nor the queue took the deletion.
-fn neither(agent: ClientError, queue: &Error) -> Error {
-    let agent = Error::from(agent);
+fn neither(agent: Error, queue: &Error) -> Error {
     Error {
         code: queue.code,
         msg: format!("{}, and the deletion can't be queued: {}", agent.msg, queue.msg),

@@ -9,6 +9,7 @@ mod gc;
 mod machine;
 mod node;
 mod order;
+mod queued;
 mod reaping;
 mod reconfigure;
 mod recover;
