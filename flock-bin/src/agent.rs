@@ -129,6 +129,7 @@ pub async fn run_with(
     };
     tracing::info!("stopping; pods keep their addresses, routes and announcements");
     readiness.send_replace(Readiness::Stopping);
+    service.stop();
     stop.request();
     if let Some(following) = following {
         following.abort();

@@ -17,18 +17,25 @@ use crate::agent::bird_limits::BirdLimits;
 #[derive(Debug)]
 pub(super) struct AgentService {
     handler: watch::Sender<Option<Arc<Handler>>>,
+    stopping: watch::Sender<bool>,
     bird: Option<BirdLimits>,
 }
 
 impl AgentService {
     /// `bird` is what announces, if anything does.
     pub(super) fn new(bird: Option<BirdLimits>) -> Self {
-        Self { handler: watch::Sender::new(None), bird }
+        Self { handler: watch::Sender::new(None), stopping: watch::Sender::new(false), bird }
     }
 
     /// From now on `handler` answers.
     pub(super) fn ready(&self, handler: Arc<Handler>) {
         self.handler.send_replace(Some(handler));
+    }
+
+    /// There will be no handler any more if there is none yet: whoever waits for one is
+    /// told to come again, which makes the plugin queue its deletion.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
     }
 
     /// The handler, where there is one already.
@@ -37,15 +44,20 @@ impl AgentService {
     }
 
     /// The handler. A DEL must not be lost, so it waits for the start to end as long
-    /// as its runtime does; everything else is to come again.
+    /// as its runtime and the agent do; everything else is to come again.
     async fn handler(&self, request: &Request) -> Option<Arc<Handler>> {
         let mut handler = self.handler.subscribe();
         if request.verb != Verb::Del {
             return handler.borrow_and_update().clone();
         }
         let deadline = Instant::now() + Duration::from_millis(request.remaining_ms);
-        let ready = tokio::time::timeout_at(deadline.into(), handler.wait_for(Option::is_some));
-        ready.await.ok()?.ok()?.clone()
+        let mut stopping = self.stopping.subscribe();
+        tokio::select! {
+            biased;
+            ready = handler.wait_for(Option::is_some) => ready.ok()?.clone(),
+            _ = stopping.wait_for(|stopping| *stopping) => None,
+            () = tokio::time::sleep_until(deadline.into()) => None,
+        }
     }
 }
 
@@ -157,6 +169,15 @@ mod tests {
         service.ready(handler());
         assert_eq!(code(&del.await), None);
         assert_eq!(code(&service.call(request(Verb::Status, minute)).await), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_del_does_not_hold_up_an_agent_that_ends() {
+        let service = AgentService::new(None);
+        let mut del = pin!(service.call(request(Verb::Del, Duration::from_secs(60))));
+        assert!(del.as_mut().now_or_never().is_none(), "DEL did not wait");
+        service.stop();
+        assert_eq!(code(&del.now_or_never().unwrap()), Some(Code::TRY_AGAIN_LATER));
     }
 
     #[tokio::test(start_paused = true)]

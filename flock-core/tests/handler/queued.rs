@@ -181,14 +181,18 @@ async fn a_replay_that_is_cut_off_at_any_call_is_finished_by_the_next_one() {
     };
     let (world, queue) = (World::new(), Queue::new());
     add_all(&world).await;
-    [2, 1].map(|pod| queue.push(pod));
+    for pod in [2, 1] {
+        queue.push(pod);
+    }
     let unharmed = Faults::failing([]);
     world.node(unharmed.clone()).start(&queue).await;
     let calls = unharmed.calls();
     for failing in 0..calls {
         let (world, queue) = (World::new(), Queue::new());
         add_all(&world).await;
-        [2, 1].map(|pod| queue.push(pod));
+        for pod in [2, 1] {
+            queue.push(pod);
+        }
         // From this call on everything fails, as if there was no agent any more.
         let node = world.node(Faults::failing(failing..failing + 1000));
         if node.recover().await.is_ok() {
