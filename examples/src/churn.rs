@@ -26,6 +26,9 @@ pub use measure::Measure;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many call at the same time.
 const CALLERS: usize = 8;
+/// How many namespaces pods come and go in. Each pod of a runtime has a new one; here the
+/// link of the one before is gone by the time a namespace is used again.
+const NAMESPACES: usize = 128;
 /// How long an address rests that is given back, in the full prefix.
 const REST: Duration = Duration::from_secs(1);
 
@@ -150,8 +153,8 @@ impl Lab {
 
     fn pairs(&mut self, scale: &Scale) -> Result<([Measure; 3], Duration)> {
         let before = Measure::of(&mut self.node)?;
-        let namespaces = (0..CALLERS)
-            .map(|index| self.node.make_container(&format!("caller-{index}"), &[]))
+        let namespaces = (0..NAMESPACES.min(scale.pairs))
+            .map(|index| self.node.make_container(&format!("namespace-{index}"), &[]))
             .collect::<Result<Vec<_>>>()?;
         let begun = Instant::now();
         self.some_pairs(scale, &namespaces, 0..scale.warm_up)?;
@@ -168,13 +171,14 @@ impl Lab {
         pairs: std::ops::Range<usize>,
     ) -> Result<()> {
         let next = AtomicUsize::new(pairs.start);
-        together(namespaces, |namespace| {
+        together(&[(); CALLERS], |()| {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= pairs.end {
                     return Ok(());
                 }
-                let container = Container { id: format!("c-{number}"), ..namespace.clone() };
+                let namespace = namespaces[number % namespaces.len()].clone();
+                let container = Container { id: format!("c-{number}"), ..namespace };
                 let addresses = self.caller.until_done(Verb::Add, &container, PATIENCE)?;
                 if addresses.len() != 2 {
                     return Err(LabError::Unexpected(format!("{} was given {addresses:?}", container.id)));
