@@ -153,7 +153,7 @@ impl Lab {
 
     fn pairs(&mut self, scale: &Scale) -> Result<([Measure; 3], Duration)> {
         let before = Measure::of(&mut self.node)?;
-        let namespaces = (0..NAMESPACES.min(scale.pairs))
+        let namespaces = (0..NAMESPACES.min(scale.pairs / 4))
             .map(|index| self.node.make_container(&format!("namespace-{index}"), &[]))
             .collect::<Result<Vec<_>>>()?;
         let begun = Instant::now();

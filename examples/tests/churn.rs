@@ -6,7 +6,7 @@ use flock_examples::{Result, sandbox};
 #[test]
 fn pods_that_come_and_go_leave_nothing_and_a_prefix_is_used_to_its_last_address() -> Result<()> {
     sandbox::within("pods_that_come_and_go_leave_nothing_and_a_prefix_is_used_to_its_last_address", |_| {
-        let scale = Scale { pairs: 300, warm_up: 100, at_once: 40, prefix_length: 27, verbose: false };
+        let scale = Scale { pairs: 200, warm_up: 80, at_once: 40, prefix_length: 27, verbose: false };
         let report = churn::run(&scale)?;
         let grown = report.grown();
         assert!(grown.is_empty(), "{grown:?}\n{report}");
