@@ -56,12 +56,16 @@ mod del;
 mod due;
 mod error;
 mod gc;
+#[cfg(test)]
+mod lock_tests;
 mod locks;
 mod queued;
 mod reconfigure;
 mod recover;
 mod repair;
 mod service;
+#[cfg(test)]
+mod shuttled_locks;
 mod status;
 mod teardown;
 mod view;
@@ -74,6 +78,11 @@ pub use status::Status;
 use collect::Suspects;
 use due::{Due, Untold};
 use locks::KeyedLocks;
+
+/// What the locks are made of.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard};
+}
 
 /// One of each backend. Tests swap a field.
 #[derive(Debug, Clone)]

@@ -6,10 +6,9 @@
 //! network namespace, and they do so only to open a socket or a file: no
 //! `await` can happen in between, because there is none on these threads.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use flock_core::dataplane::DataplaneError;
@@ -33,6 +32,16 @@ pub(crate) struct Worker {
     pub(crate) lost: bool,
 }
 
+mod queue;
+#[cfg(test)]
+mod queue_tests;
+/// What the queue is made of.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
+}
+
+use queue::Queue;
+
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// Some threads that take jobs from one queue.
@@ -47,14 +56,7 @@ struct Shared {
     sysctls: Sysctls,
     /// Where the numbers of the sockets are kept.
     ports: OwnPorts,
-    queue: Mutex<Queue>,
-    more: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    closed: bool,
+    queue: Queue<Job>,
 }
 
 impl Workers {
@@ -65,8 +67,7 @@ impl Workers {
             home: Home::of_this_thread()?,
             sysctls: sysctls.clone(),
             ports: ports.clone(),
-            queue: Mutex::default(),
-            more: Condvar::new(),
+            queue: Queue::default(),
         });
         // Dropped on failure, it ends the threads that have started.
         let workers = Self { shared };
@@ -84,7 +85,7 @@ impl Workers {
         F: FnOnce(&mut Worker) -> Result<T, DataplaneError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.shared.push(Box::new(move |worker| {
+        self.shared.queue.push(Box::new(move |worker| {
             // A caller that went away wants no answer.
             let _ = answer.send(job(worker));
         }));
@@ -96,33 +97,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.more.notify_all();
-    }
-}
-
-impl Shared {
-    fn push(&self, job: Job) {
-        self.lock().jobs.push_back(job);
-        self.more.notify_one();
-    }
-
-    /// The next job, waiting for it; `None` when there will be none.
-    fn next(&self) -> Option<Job> {
-        let mut queue = self.lock();
-        loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
-            }
-            if queue.closed {
-                return None;
-            }
-            queue = self.more.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.queue.close();
     }
 }
 
@@ -145,7 +120,7 @@ fn start_thread(shared: Arc<Shared>, worker: Worker) -> io::Result<()> {
 }
 
 fn serve(shared: &Arc<Shared>, mut worker: Worker) {
-    while let Some(job) = shared.next() {
+    while let Some(job) = shared.queue.next() {
         job(&mut worker);
         if worker.lost {
             tracing::error!("a netlink thread could not leave a pod's network namespace and is replaced");

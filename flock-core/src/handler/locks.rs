@@ -1,11 +1,14 @@
 //! One lock for each attachment, so that requests for one are serialised and
 //! requests for different ones are not.
+//!
+//! `shuttled_locks` compiles this file once more, with a mutex that tries the orders of threads.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
+use super::sync::{Mutex, MutexGuard};
 use crate::attachment::AttachmentKey;
 
 type Lock = Arc<tokio::sync::Mutex<()>>;
@@ -57,7 +60,7 @@ impl KeyedLocks {
     }
 
     #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.map().len()
     }
 }
@@ -71,54 +74,5 @@ impl Drop for KeyGuard<'_> {
         if map.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             map.remove(&self.key);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::name::{ContainerId, InterfaceName};
-
-    fn key(container: &str) -> AttachmentKey {
-        AttachmentKey::new(ContainerId::new(container).unwrap(), InterfaceName::new("eth0").unwrap())
-    }
-
-    #[tokio::test]
-    async fn one_key_excludes_and_another_does_not() {
-        let locks = KeyedLocks::default();
-        let held = locks.lock(&key("a")).await;
-        assert!(locks.try_lock(&key("a")).is_none());
-        assert!(locks.try_lock(&key("b")).is_some());
-        drop(held);
-        assert!(locks.try_lock(&key("a")).is_some());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nothing_is_left_after_a_cancelled_wait() {
-        let locks = KeyedLocks::default();
-        let held = locks.lock(&key("a")).await;
-        let waited = tokio::time::timeout(Duration::from_millis(1), locks.lock(&key("a"))).await;
-        assert!(waited.is_err());
-        drop(held);
-        assert_eq!(locks.len(), 0);
-    }
-
-    #[tokio::test]
-    async fn many_holders_leave_nothing() {
-        let locks = Arc::new(KeyedLocks::default());
-        let mut tasks = tokio::task::JoinSet::new();
-        for index in 0..100 {
-            let locks = Arc::clone(&locks);
-            tasks.spawn(async move {
-                let _held = locks.lock(&key(["a", "b", "c"][index % 3])).await;
-                tokio::task::yield_now().await;
-            });
-        }
-        while let Some(result) = tasks.join_next().await {
-            result.unwrap();
-        }
-        assert_eq!(locks.len(), 0);
     }
 }

@@ -1,0 +1,49 @@
+//! The locks on tokio.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::locks::KeyedLocks;
+use crate::attachment::AttachmentKey;
+use crate::name::{ContainerId, InterfaceName};
+
+fn key(container: &str) -> AttachmentKey {
+    AttachmentKey::new(ContainerId::new(container).unwrap(), InterfaceName::new("eth0").unwrap())
+}
+
+#[tokio::test]
+async fn one_key_excludes_and_another_does_not() {
+    let locks = KeyedLocks::default();
+    let held = locks.lock(&key("a")).await;
+    assert!(locks.try_lock(&key("a")).is_none());
+    assert!(locks.try_lock(&key("b")).is_some());
+    drop(held);
+    assert!(locks.try_lock(&key("a")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_after_a_cancelled_wait() {
+    let locks = KeyedLocks::default();
+    let held = locks.lock(&key("a")).await;
+    let waited = tokio::time::timeout(Duration::from_millis(1), locks.lock(&key("a"))).await;
+    assert!(waited.is_err());
+    drop(held);
+    assert_eq!(locks.len(), 0);
+}
+
+#[tokio::test]
+async fn many_holders_leave_nothing() {
+    let locks = Arc::new(KeyedLocks::default());
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..100 {
+        let locks = Arc::clone(&locks);
+        tasks.spawn(async move {
+            let _held = locks.lock(&key(["a", "b", "c"][index % 3])).await;
+            tokio::task::yield_now().await;
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result.unwrap();
+    }
+    assert_eq!(locks.len(), 0);
+}
