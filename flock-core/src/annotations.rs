@@ -5,7 +5,7 @@
 //! | `flock.fritzlab.net/ipv6`, `…/ipv4` | `true`, `false`, or one address to be given exactly | `true` where the node has that family |
 //! | `…/cidr6`, `…/cidr4` | take the address from this part of the node's prefix | the whole prefix |
 //! | `…/ip-algo` | `sequential`, `random`, `stable` | `sequential` |
-//! | `…/anycast` | comma-separated addresses that this pod serves, beside its own | none |
+//! | `…/anycast` | comma-separated addresses, at most 64, that this pod serves beside its own | none |
 //!
 //! A pod is never given something else than it asked for. So whatever is not
 //! understood is an error, also a key of Flock's that does not exist (it may be

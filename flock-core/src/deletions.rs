@@ -60,6 +60,7 @@ use serde::{Deserialize, Serialize};
 use crate::attachment::AttachmentKey;
 use crate::client::Deadline;
 use crate::directory::{self, Directory, failed};
+use crate::excerpt;
 use crate::name::PodKey;
 
 mod entry;
@@ -135,7 +136,7 @@ pub struct QueuedDeletion {
 #[error(
     "{} is not a valid queued deletion: {reason}; it was kept as {} and the others are carried out; \
      `flock-agent` finds an attachment without a container by itself",
-    .path.display(), .kept_as.display()
+    excerpt::line(&.path.display()), excerpt::line(&.kept_as.display())
 )]
 pub struct SetAside {
     /// The name it had.

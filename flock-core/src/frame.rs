@@ -29,6 +29,7 @@ use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::cni::{self, Code, Operation, RawCall, Verb};
+use crate::excerpt;
 
 /// The version of this format. Raised when an older peer would misread a frame;
 /// further fields alone do not raise it.
@@ -224,7 +225,7 @@ pub enum FrameError {
         received: usize,
     },
     /// It is not the JSON that was expected.
-    #[error("the message can't be decoded: {0}")]
+    #[error("the message can't be decoded: {}", excerpt::line(.0))]
     Json(#[source] serde_json::Error),
     /// It is of another version of this format.
     #[error(

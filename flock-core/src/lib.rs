@@ -91,6 +91,7 @@ pub mod cni;
 pub mod dataplane;
 pub mod deletions;
 mod directory;
+pub mod excerpt;
 pub mod frame;
 pub mod handler;
 pub mod inspection;

@@ -6,9 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::excerpt;
+
 /// A name that does not have the form its kind asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{value:?} is not a valid {kind}: expected {expected}")]
+#[error("{} is not a valid {kind}: expected {expected}", excerpt::quoted(.value))]
 pub struct NameError {
     /// What the name should have been, in words.
     pub kind: &'static str,

@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::NodeCidrs;
+use crate::excerpt::{self, quoted};
 use crate::name::NodeName;
 
 /// The API group and version of the manifest.
@@ -127,7 +128,7 @@ impl NodeConfig {
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, NodeConfigError> {
         let manifest: Manifest = serde_saphyr::from_str(text).map_err(|error| NodeConfigError {
             what: origin.to_owned(),
-            problems: vec![format!("is not a {KIND} manifest: {error}")],
+            problems: vec![format!("is not a {KIND} manifest: {}", excerpt::line(error.without_snippet()))],
         })?;
         Self::from_manifest(&manifest)
             .map_err(|error| NodeConfigError { what: format!("{} ({origin})", error.what), ..error })
@@ -137,10 +138,11 @@ impl NodeConfig {
     pub fn from_manifest(manifest: &Manifest) -> Result<Self, NodeConfigError> {
         let mut problems = Vec::new();
         if manifest.api_version != API_VERSION {
-            problems.push(format!("apiVersion is {:?}, expected {API_VERSION:?}", manifest.api_version));
+            problems
+                .push(format!("apiVersion is {}, expected {API_VERSION:?}", quoted(&manifest.api_version)));
         }
         if manifest.kind != KIND {
-            problems.push(format!("kind is {:?}, expected {KIND:?}", manifest.kind));
+            problems.push(format!("kind is {}, expected {KIND:?}", quoted(&manifest.kind)));
         }
         let name = NodeName::new(manifest.metadata.name.as_str())
             .map_err(|error| problems.push(format!("metadata.name: {error}")))
@@ -162,7 +164,10 @@ impl NodeConfig {
         let bgp = spec.bgp.as_ref().map(|bgp| bgp_part(bgp, cidrs, &mut problems));
         match name {
             Some(name) if problems.is_empty() => Ok(Self { name, cidrs, mtu: spec.mtu, bgp }),
-            _ => Err(NodeConfigError { what: format!("{KIND} {}", manifest.metadata.name), problems }),
+            _ => Err(NodeConfigError {
+                what: format!("{KIND} {}", excerpt::line(&manifest.metadata.name)),
+                problems,
+            }),
         }
     }
 }
@@ -189,7 +194,8 @@ impl From<&NodeConfig> for Manifest {
 fn cidr6(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv6Net> {
     let text = text?;
     let Ok(net) = text.parse::<Ipv6Net>() else {
-        problems.push(format!("spec.cidr6 is {text:?}, expected an IPv6 prefix like 2001:db8:1::/64"));
+        problems
+            .push(format!("spec.cidr6 is {}, expected an IPv6 prefix like 2001:db8:1::/64", quoted(text)));
         return None;
     };
     let address = net.network();
@@ -202,7 +208,7 @@ fn cidr6(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv6Net> {
 fn cidr4(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv4Net> {
     let text = text?;
     let Ok(net) = text.parse::<Ipv4Net>() else {
-        problems.push(format!("spec.cidr4 is {text:?}, expected an IPv4 prefix like 10.0.1.0/24"));
+        problems.push(format!("spec.cidr4 is {}, expected an IPv4 prefix like 10.0.1.0/24", quoted(text)));
         return None;
     };
     let address = net.network();
@@ -244,12 +250,12 @@ fn bgp_part(bgp: &BgpSpec, cidrs: NodeCidrs, problems: &mut Vec<String>) -> Bgp 
         let field = format!("spec.bgp.peers[{index}]");
         if !is_peer_name(&peer.name) {
             problems.push(format!(
-                "{field}.name is {:?}, expected a letter, then letters, digits or '-', at most 32 characters",
-                peer.name
+                "{field}.name is {}, expected a letter, then letters, digits or '-', at most 32 characters",
+                quoted(&peer.name)
             ));
         }
         if !names.insert(peer.name.as_str()) {
-            problems.push(format!("{field}.name is {:?}, which another peer has too", peer.name));
+            problems.push(format!("{field}.name is {}, which another peer has too", quoted(&peer.name)));
         }
         if !addresses.insert(peer.address) {
             problems.push(format!("{field}.address is {}, which another peer has too", peer.address));

@@ -181,6 +181,26 @@ mod environment {
     }
 
     #[test]
+    fn what_is_long_is_cut_in_messages() {
+        let long = "a b".repeat(100_000);
+        let config = config(&json!({"name": long, "runDir": long, "cniVersion": long}));
+        let many: String = (0..10_000).map(|number| format!("{number}=x;")).collect();
+        for raw in [
+            RawCall { container_id: &long, ifname: &long, netns: &long, ..add() },
+            RawCall { args: &long, ..add() },
+            RawCall { args: &many, ..add() },
+            RawCall { config: &config, ..add() },
+        ] {
+            let error = call(&raw).unwrap_err();
+            assert!(
+                error.msg.contains("(cut)") && error.msg.len() < 1000,
+                "{} bytes: {error:.400}",
+                error.msg.len()
+            );
+        }
+    }
+
+    #[test]
     fn del_needs_no_namespace() {
         let call = call(&RawCall { verb: Verb::Del, netns: "", ..add() }).unwrap();
         assert_eq!(call.netns, None);

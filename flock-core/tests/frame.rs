@@ -139,6 +139,17 @@ fn what_is_no_request_is_code_6() {
     }
 }
 
+/// What a client sends is no part of the log's form, nor of a terminal's.
+#[test]
+fn what_a_message_repeats_is_escaped_and_cut() {
+    for (name, shown) in [("\\r\\u001b[2J", "`\\r\\u{1b}[2J`"), (&"x".repeat(100_000), "(cut)")] {
+        let json = format!("{{\"{name}\": null}}");
+        let message = Response::from_json(json.as_bytes()).unwrap_err().to_string();
+        assert!(message.contains(shown) && message.len() < 1000, "{message}");
+        assert!(!message.contains(char::is_control), "{message:?}");
+    }
+}
+
 #[test]
 fn further_fields_do_not_disturb() {
     let mut json = json_of(&request());

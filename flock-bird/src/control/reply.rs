@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use flock_core::excerpt::quoted;
+
 /// The number that begins a line. The first digit is its class: 0 success, 1 and 2 rows and
 /// headings of tables, 8 an error while executing, 9 an error in the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,10 +95,10 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyError {
     /// A line that begins with none of what a line can begin with.
-    #[error("found the line {0:?}, expected four digits and '-' or a space, or a leading space or '+'")]
+    #[error("found the line {}, expected four digits and '-' or a space, or a leading space or '+'", quoted(.0))]
     Malformed(String),
     /// A continuation with nothing before it.
-    #[error("found the continuation {0:?} before any numbered line")]
+    #[error("found the continuation {} before any numbered line", quoted(.0))]
     Orphan(String),
     /// A line beyond its limit.
     #[error("a line is longer than {0} bytes")]
@@ -105,7 +107,7 @@ pub enum ReplyError {
     #[error("a reply is longer than {0} bytes")]
     ReplyTooLong(usize),
     /// The first reply is not the greeting.
-    #[error("found {0:?}, expected the greeting 0001")]
+    #[error("found {}, expected the greeting 0001", quoted(.0))]
     Greeting(String),
 }
 

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{ANYCAST, KEYS};
+use crate::excerpt;
 use crate::retry::Retry;
 
 /// Why a pod's annotations can't be followed: every reason, not only the first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+#[error("{}", listed(.problems))]
 pub struct AnnotationError {
     /// At least one.
     pub problems: Vec<AnnotationProblem>,
@@ -19,7 +20,7 @@ pub struct AnnotationError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnnotationProblem {
     /// A value that does not parse.
-    #[error("annotation {key} is {}, expected {expected}", quoted(.value))]
+    #[error("annotation {key} is {}, expected {expected}", excerpt::quoted(.value))]
     Invalid {
         /// The annotation's key.
         key: &'static str,
@@ -29,7 +30,7 @@ pub enum AnnotationProblem {
         expected: String,
     },
     /// A key of Flock's that does not exist.
-    #[error("annotation {} does not exist, expected one of {}; correct or remove it", shortened(.key), KEYS.join(", "))]
+    #[error("annotation {} does not exist, expected one of {}; correct or remove it", excerpt::line(.key), KEYS.join(", "))]
     Unknown {
         /// The annotation's key.
         key: String,
@@ -109,17 +110,14 @@ impl AnnotationError {
     }
 }
 
-/// Annotations may have 256 KiB, messages are for people.
-const SHOWN_CHARS: usize = 80;
-
-fn quoted(value: &str) -> String {
-    let shown: String = value.chars().take(SHOWN_CHARS).collect();
-    let cut = if shown.len() < value.len() { " (cut)" } else { "" };
-    format!("{shown:?}{cut}")
-}
-
-fn shortened(key: &str) -> String {
-    key.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect()
+/// As many as are read; a pod may have thousands of annotations.
+fn listed(problems: &[AnnotationProblem]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<String> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
+    if let Some(more) = problems.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join("; ")
 }
 
 fn families(v6: bool, v4: bool) -> &'static str {

@@ -161,6 +161,16 @@ fn a_list_says_which_of_its_items_is_wrong() {
 }
 
 #[test]
+fn a_pod_serves_64_addresses_and_no_more() {
+    let list = |count: u8| (0..count).map(|i| format!("192.0.2.{i}")).collect::<Vec<_>>().join(",");
+    assert_eq!(parse(&[(ANYCAST, &list(64))]).unwrap().anycast().len(), 64);
+    let message = refusal(&[(ANYCAST, &list(65))]);
+    assert!(message.contains("expected at most 64 addresses, not 65"), "{message}");
+    let commas = parse(&[(ANYCAST, &",".repeat(100_000))]).unwrap_err();
+    assert_eq!(commas.problems.len(), 1);
+}
+
+#[test]
 fn anycast_addresses_are_unicast_addresses() {
     for address in [
         "::",
@@ -225,6 +235,15 @@ fn all_problems_are_named_at_once() {
         parse(&[(IPV6, "x"), (CIDR4, "x"), (IP_ALGO, "x"), ("flock.fritzlab.net/x", "x")]).unwrap_err();
     assert_eq!(error.problems.len(), 4, "{error}");
     assert_eq!(error.retry(), crate::retry::Retry::Never);
+}
+
+#[test]
+fn a_message_does_not_grow_with_the_number_of_problems() {
+    let others: Vec<String> = (0..1000).map(|number| format!("{PREFIX}{number}")).collect();
+    let error = parse(&others.iter().map(|key| (key.as_str(), "")).collect::<Vec<_>>()).unwrap_err();
+    assert_eq!(error.problems.len(), 1000);
+    let message = error.to_string();
+    assert!(message.len() < 4096 && message.ends_with("; and 992 more"), "{message}");
 }
 
 #[test]

@@ -114,8 +114,17 @@ pub(super) fn algorithm_text(algorithm: Algorithm) -> &'static str {
     }
 }
 
+/// Each is a route of its own, on the node and in the whole network.
+const MAX_ANYCAST: usize = 64;
+
 pub(super) fn anycast(text: Option<&str>, problems: &mut Vec<AnnotationProblem>) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
+    let count = text.map_or(0, |text| text.split(',').count());
+    if count > MAX_ANYCAST {
+        let expected = format!("at most {MAX_ANYCAST} addresses, not {count}");
+        problems.push(invalid(ANYCAST, text.unwrap_or_default(), expected));
+        return addresses;
+    }
     for item in text.iter().flat_map(|text| text.split(',')).map(str::trim) {
         match item.parse::<IpAddr>() {
             Ok(address) if !is_unicast(address) => problems.push(invalid(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::error::{Code, Error};
+use crate::excerpt::{self, quoted};
 use crate::name::PodKey;
 
 const IGNORE_UNKNOWN: &str = "IgnoreUnknown";
@@ -43,11 +44,11 @@ impl Args {
         let unknown: BTreeMap<_, _> =
             pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         if !ignore_unknown && !unknown.is_empty() {
-            let keys: Vec<_> = unknown.keys().map(|key| format!("{key:?}")).collect();
+            let keys: Vec<_> = unknown.keys().map(|key| quoted(key).to_string()).collect();
             return Err(error(
                 format!(
                     "CNI_ARGS has {}, expected only {NAMESPACE}, {NAME}, {UID} and {INFRA_CONTAINER}",
-                    keys.join(", ")
+                    excerpt::line(&keys.join(", "))
                 ),
                 "add IgnoreUnknown=1 to pass keys that are for other plugins",
             ));
@@ -80,13 +81,13 @@ fn pairs(text: &str) -> Result<BTreeMap<&str, &str>, Error> {
     for pair in text.split(';').filter(|pair| !pair.is_empty()) {
         let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             return Err(error(
-                format!("CNI_ARGS has {pair:?}, expected KEY=VALUE"),
+                format!("CNI_ARGS has {}, expected KEY=VALUE", quoted(pair)),
                 "separate the pairs by semicolons",
             ));
         };
         if let Some(other) = pairs.insert(key, value).filter(|other| *other != value) {
             return Err(error(
-                format!("CNI_ARGS has {key:?} twice, as {other:?} and as {value:?}"),
+                format!("CNI_ARGS has {} twice, as {} and as {}", quoted(key), quoted(other), quoted(value)),
                 "pass each key once",
             ));
         }
@@ -100,7 +101,7 @@ fn flag(text: &str) -> Result<bool, Error> {
         "1" | "true" => Ok(true),
         "0" | "false" => Ok(false),
         _ => Err(error(
-            format!("{IGNORE_UNKNOWN} in CNI_ARGS is {text:?}, expected 1, true, 0 or false"),
+            format!("{IGNORE_UNKNOWN} in CNI_ARGS is {}, expected 1, true, 0 or false", quoted(text)),
             "correct CNI_ARGS",
         )),
     }

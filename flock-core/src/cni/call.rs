@@ -15,6 +15,7 @@ use super::error::{Code, Error};
 use super::json;
 use super::version::SpecVersion;
 use crate::attachment::AttachmentKey;
+use crate::excerpt::quoted;
 use crate::name::{ContainerId, InterfaceName};
 
 /// What a runtime can ask for, as `CNI_COMMAND` says it.
@@ -87,7 +88,8 @@ impl FromStr for Verb {
                 Error::new(
                     Code::INVALID_ENVIRONMENT,
                     format!(
-                        "CNI_COMMAND is {text:?}, expected ADD, CHECK, DEL, GC, STATUS or VERSION in capitals"
+                        "CNI_COMMAND is {}, expected ADD, CHECK, DEL, GC, STATUS or VERSION in capitals",
+                        quoted(text)
                     ),
                     "flock is called by a container runtime; flock --help says more",
                 )
@@ -176,7 +178,7 @@ fn netns(path: &str) -> Result<(), String> {
     if path.starts_with('/') && !path.contains(char::is_control) {
         Ok(())
     } else {
-        Err(format!("{path:?} is not the absolute path of a network namespace"))
+        Err(format!("{} is not the absolute path of a network namespace", quoted(path)))
     }
 }
 

@@ -10,6 +10,7 @@ use super::error::{Code, Error};
 use super::json;
 use super::result::CniResult;
 use super::version::SpecVersion;
+use crate::excerpt::quoted;
 use crate::name::NetworkName;
 
 /// Where the agent's socket and records are, unless `runDir` says otherwise.
@@ -109,7 +110,7 @@ fn run_dir(map: &Map<String, Value>) -> Result<PathBuf, Error> {
         Some(path) if path.starts_with('/') && !path.contains('\0') => Ok(PathBuf::from(path)),
         Some(other) => Err(json::wrong_value(
             "\"runDir\"",
-            &format!("{other:?}"),
+            &quoted(other).to_string(),
             "the absolute path of the agent's run directory, like \"/run/flock\"",
         )),
     }
@@ -139,7 +140,7 @@ fn pod_annotations(map: &Map<String, Value>) -> Result<Option<BTreeMap<String, S
     let annotations = annotations.iter().map(|(key, value)| match value {
         Value::String(text) => Ok((key.clone(), text.clone())),
         other => Err(json::wrong_type(
-            &format!("the annotation {key:?} in {POD_ANNOTATIONS:?}"),
+            &format!("the annotation {} in {POD_ANNOTATIONS:?}", quoted(key)),
             other,
             "a string",
         )),

@@ -11,6 +11,7 @@ use super::error::{Code, Error};
 use super::json;
 use super::version::SpecVersion;
 use crate::attachment::{Attachment, GATEWAY_V4, GATEWAY_V6};
+use crate::excerpt;
 
 /// What ADD made, in the terms of no particular version (CNI specification, section 5).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -316,7 +317,7 @@ fn entry<T: DeserializeOwned>(what: &str, item: &Value) -> Result<T, Error> {
     T::deserialize(item).map_err(|error| {
         Error::new(
             Code::DECODING_FAILURE,
-            format!("{what} is {}, which can't be read: {error}", json::shown(item)),
+            format!("{what} is {}, which can't be read: {}", json::shown(item), excerpt::line(&error)),
             "prevResult is what another plugin of the chain answered: correct that plugin",
         )
     })

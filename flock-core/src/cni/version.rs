@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::{Code, Error};
 use super::json;
+use crate::excerpt::quoted;
 
 /// A version of the CNI specification that Flock speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,7 +80,7 @@ impl FromStr for SpecVersion {
         Self::ALL.into_iter().find(|version| version.as_str() == text).ok_or_else(|| {
             Error::new(
                 Code::INCOMPATIBLE_VERSION,
-                format!("CNI version {text:?} is not supported"),
+                format!("CNI version {} is not supported", quoted(text)),
                 format!("supported versions: {}; name one of them as \"cniVersion\"", Self::all_as_text()),
             )
         })

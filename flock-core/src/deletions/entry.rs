@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Deletion;
 use crate::attachment::{AttachmentKey, fnv1a_64};
 use crate::directory::{self, EXTENSION};
+use crate::excerpt;
 
 /// The version that is written, and the only one that is read.
 const VERSION: u64 = 1;
@@ -90,12 +91,14 @@ pub(super) fn decode(name: &OsStr, bytes: &[u8]) -> Result<Deletion, String> {
     if bytes.is_empty() {
         return Err("it is empty".to_owned());
     }
-    let Header { version } = serde_json::from_slice(bytes)
-        .map_err(|error| format!("expected a JSON object with a format version: {error}"))?;
+    let Header { version } = serde_json::from_slice(bytes).map_err(|error| {
+        format!("expected a JSON object with a format version: {}", excerpt::line(&error))
+    })?;
     if version != VERSION {
         return Err(format!("its format version is {version}, expected {VERSION}"));
     }
-    let Read { deletion } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let Read { deletion } =
+        serde_json::from_slice(bytes).map_err(|error| excerpt::line(&error).to_string())?;
     let expected = Name { hash: hash(&deletion.key), ..name };
     if expected == name {
         Ok(deletion)

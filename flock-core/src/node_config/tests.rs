@@ -85,6 +85,22 @@ fn contradictions_are_refused_with_the_field_and_what_is_expected() {
 }
 
 #[test]
+fn what_is_wrong_with_a_manifest_is_said_in_one_line() {
+    let long = "x".repeat(100_000);
+    let misspelt = FULL.replace("mtu:", "\"m\\etu\":");
+    for text in
+        ["", "a: [", &misspelt, &FULL.replace("mtu:", &format!("{long}:")), &FULL.replace("host001", &long)]
+    {
+        let message = NodeConfig::from_yaml(text, "x").unwrap_err().to_string();
+        assert!(
+            !message.contains(char::is_control) && message.len() < 1500,
+            "{} bytes: {message:?}",
+            message.len()
+        );
+    }
+}
+
+#[test]
 fn all_problems_are_named_at_once() {
     let text = FULL.replace("mtu: 1500", "mtu: 1").replace("asn: 64512", "asn: 0");
     assert_eq!(NodeConfig::from_yaml(&text, "x").unwrap_err().problems.len(), 2);

@@ -39,6 +39,7 @@ use self::directory::Directory;
 use self::turns::Turns;
 use super::{Store, StoreError};
 use crate::attachment::{Attachment, AttachmentKey};
+use crate::excerpt;
 
 /// Records that survive the death of the process at any instruction, one file each.
 ///
@@ -89,7 +90,7 @@ struct Shared {
 #[error(
     "{} is not a valid record of an attachment: {reason}; it was kept as {} and the other records were loaded; \
      to use it again, mend it, give it its old name back and start again",
-    .path.display(), .kept_as.display()
+    excerpt::line(&.path.display()), excerpt::line(&.kept_as.display())
 )]
 pub struct SetAside {
     /// The name it had.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attachment::{Attachment, AttachmentKey};
 use crate::directory::EXTENSION;
+use crate::excerpt;
 use crate::name::{ContainerId, InterfaceName};
 
 /// The version that is written, and the only one that is read.
@@ -76,9 +77,9 @@ pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Attachment, String> {
     let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {error}"))?;
     let header: Header = serde_json::from_str(text).map_err(|error| {
         if error.is_data() {
-            format!("expected a JSON object with a format version: {error}")
+            format!("expected a JSON object with a format version: {}", excerpt::line(&error))
         } else {
-            format!("it is not JSON: {error}")
+            format!("it is not JSON: {}", excerpt::line(&error))
         }
     })?;
     match header.version {
@@ -91,7 +92,8 @@ pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Attachment, String> {
         }
         unknown => return Err(format!("its format version is {unknown}, expected {VERSION}")),
     }
-    let Read { attachment } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let Read { attachment } =
+        serde_json::from_str(text).map_err(|error| excerpt::line(&error).to_string())?;
     let expected = file_name(&attachment.key);
     if expected == name {
         Ok(attachment)
