@@ -5,6 +5,8 @@
 #   FLOCK_E2E_IMAGE=host  make e2e: an image of the programs that this machine has built,
 #              which takes seconds, instead of one from the Dockerfile
 #   SAMPLE=k/n make mutants: every n-th change, beginning with the k-th; default 0/3
+#   SECONDS=… JOBS=… TARGET=…  make fuzz: for how long each target runs, how many side by side,
+#              and only one of them; INPUT=… instead: TARGET once, with this file
 #   PROFILE=…  the cargo profile of everything but the plugin, default dev: a cold
 #              build takes a third of the time of a release build, and what is
 #              measured (make bench) is built with the release profile
@@ -103,6 +105,20 @@ e2e: ## prove it on a real Kubernetes cluster on this machine, as root (ONLY=sce
 		$(TARGET_DIR)/$(PROFILE_DIR)/examples/e2e --kubernetes "$$kubernetes" \
 		--image $(TARGET_DIR)/e2e/flock.tar --deploy deploy --logs $(TARGET_DIR)/e2e/logs \
 		$(if $(ONLY),--only $(ONLY)) $(if $(filter-out 0,$(KEEP)),--keep)
+
+# A target that fails leaves the input behind and says how to try it again.
+SECONDS ?= 30
+JOBS ?= 2
+.PHONY: fuzz
+fuzz: ## look for input that breaks a promise (SECONDS=30 for each, JOBS=2 side by side, TARGET=one)
+	@.ci/install fuzz
+	@.ci/fuzz $(if $(INPUT),again $(TARGET) $(INPUT),run $(SECONDS) $(JOBS) $(TARGET))
+
+# Commits the finds of long runs: the fewest that reach all that is reached.
+.PHONY: corpus
+corpus: ## write fuzz/corpus anew from what make fuzz has found (TARGET=one)
+	@.ci/install fuzz
+	@.ci/fuzz minimise $(TARGET)
 
 .PHONY: crd
 crd: ## write deploy/base/crd.yaml anew, after a change of the NodeConfig's types

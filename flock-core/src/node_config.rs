@@ -270,6 +270,12 @@ fn bgp_part(bgp: &BgpSpec, cidrs: NodeCidrs, problems: &mut Vec<String>) -> Bgp 
                 peer.address
             ));
         }
+        if is_reserved(peer.address) {
+            problems.push(format!(
+                "{field}.address is {}, which is reserved; expected a global or private unicast address",
+                peer.address
+            ));
+        }
         if let Some(own) = cidrs.iter().find(|cidr| cidr.contains(&peer.address)) {
             problems
                 .push(format!("{field}.address is {}, which is in this node's prefix {own}", peer.address));
@@ -286,6 +292,17 @@ fn is_link_local(address: IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unicast_link_local(),
         IpAddr::V4(address) => address.is_link_local(),
     }
+}
+
+/// "This network", future use and broadcast (RFC 6890), and embedded IPv4 addresses (RFC 4291, section
+/// 2.5.5), other than those that are refused with a reason of their own.
+fn is_reserved(address: IpAddr) -> bool {
+    let told = address.is_unspecified() || address.is_loopback();
+    !told
+        && match address {
+            IpAddr::V6(address) => address.to_ipv4().is_some(),
+            IpAddr::V4(address) => matches!(address.octets()[0], 0 | 240..),
+        }
 }
 
 /// RFC 7607 (0), RFC 6793 (`AS_TRANS`), RFC 7300 (the last ones).

@@ -75,6 +75,11 @@ fn contradictions_are_refused_with_the_field_and_what_is_expected() {
         ("192.0.2.254", "2001:db8:ffff::1", "which another peer has too"),
         ("192.0.2.254", "10.0.1.7", "which is in this node's prefix 10.0.1.0/24"),
         ("192.0.2.254", "224.0.0.1", "expected the address of a router"),
+        ("192.0.2.254", "240.0.0.1", "spec.bgp.peers[0].address is 240.0.0.1, which is reserved"),
+        ("192.0.2.254", "255.255.255.255", "which is reserved"),
+        ("192.0.2.254", "0.0.0.1", "which is reserved"),
+        ("192.0.2.254", "'::ffff:192.0.2.254'", "which is reserved"),
+        ("192.0.2.254", "'::192.0.2.254'", "which is reserved"),
     ] {
         let text = FULL.replace(from, to);
         assert_ne!(text, FULL, "{from}");

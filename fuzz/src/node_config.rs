@@ -1,0 +1,145 @@
+//! NodeConfig manifests, and what is rendered of them for BIRD.
+//!
+//! Input that begins with a zero is no text: its bytes are the values of a manifest, since
+//! text that is still a manifest after a change is rare.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use flock_core::node_config::{
+    API_VERSION, BgpSpec, KIND, Manifest, Metadata, NodeConfig, NodeConfigError, Peer, Spec,
+};
+
+use crate::message::assert_readable;
+use crate::rendered;
+
+/// What a problem with a manifest begins with.
+const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata.name", "spec", "is not a NodeConfig manifest: "];
+
+/// Reads `data` as a manifest, in YAML or JSON.
+pub fn check(data: &[u8]) {
+    let outcome = match data.split_first() {
+        Some((0, values)) => {
+            let manifest = Values(values).manifest();
+            let json = serde_json::to_string(&manifest).unwrap_or_else(|error| panic!("{error}"));
+            let outcome = NodeConfig::from_manifest(&manifest);
+            assert_eq!(NodeConfig::from_yaml(&json, "host001.yaml").is_ok(), outcome.is_ok(), "{json}");
+            outcome
+        }
+        _ => {
+            let Ok(text) = std::str::from_utf8(data) else { return };
+            let outcome = NodeConfig::from_yaml(text, "host001.yaml");
+            if let Err(error) = &outcome {
+                assert!(error.to_string().contains("host001.yaml"), "the file is not named: {error}");
+            }
+            outcome
+        }
+    };
+    match outcome {
+        Ok(config) => accepted(&config),
+        Err(error) => refused(&error),
+    }
+}
+
+/// The values of a manifest, one after the other; zero when there are no more.
+struct Values<'a>(&'a [u8]);
+
+impl Values<'_> {
+    fn manifest(mut self) -> Manifest {
+        let [have] = self.take();
+        let cidr6 = (have & 1 != 0).then(|| format!("{}/{}", self.v6(), self.byte()));
+        let cidr4 = (have & 2 != 0).then(|| format!("{}/{}", self.v4(), self.byte()));
+        let mtu = (have & 4 != 0).then(|| self.number());
+        let bgp = (have & 8 != 0).then(|| BgpSpec {
+            asn: self.number(),
+            router_id: (have & 16 != 0).then(|| self.v4()),
+            peers: (0..self.byte() % 4).map(|_| self.peer()).collect(),
+        });
+        let name = if have & 32 == 0 { "host001".to_owned() } else { self.text() };
+        Manifest {
+            api_version: API_VERSION.to_owned(),
+            kind: KIND.to_owned(),
+            metadata: Metadata { name },
+            spec: Spec { cidr6, cidr4, mtu, bgp },
+        }
+    }
+
+    fn peer(&mut self) -> Peer {
+        let address = if self.byte().is_multiple_of(2) { self.v4().into() } else { self.v6().into() };
+        Peer { name: self.text(), address, asn: self.number() }
+    }
+
+    fn text(&mut self) -> String {
+        let len = usize::from(self.byte()).min(self.0.len());
+        let (text, rest) = self.0.split_at(len);
+        self.0 = rest;
+        String::from_utf8_lossy(text).into_owned()
+    }
+
+    fn v6(&mut self) -> Ipv6Addr {
+        self.take::<16>().into()
+    }
+
+    fn v4(&mut self) -> Ipv4Addr {
+        self.take::<4>().into()
+    }
+
+    fn number(&mut self) -> u32 {
+        u32::from_be_bytes(self.take())
+    }
+
+    fn byte(&mut self) -> u8 {
+        let [byte] = self.take();
+        byte
+    }
+
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        let len = N.min(self.0.len());
+        let (taken, rest) = self.0.split_at(len);
+        bytes[..len].copy_from_slice(taken);
+        self.0 = rest;
+        bytes
+    }
+}
+
+fn accepted(config: &NodeConfig) {
+    valid(config);
+    let manifest = Manifest::from(config);
+    assert_eq!(NodeConfig::from_manifest(&manifest).as_ref(), Ok(config));
+    let json = serde_json::to_string(&manifest).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(NodeConfig::from_yaml(&json, "host001.json").as_ref(), Ok(config));
+    rendered::check(config);
+}
+
+fn refused(error: &NodeConfigError) {
+    assert!(!error.problems.is_empty());
+    for problem in &error.problems {
+        assert!(FIELDS.iter().any(|field| problem.starts_with(field)), "no field is named: {problem}");
+        assert_readable(problem);
+    }
+}
+
+fn valid(config: &NodeConfig) {
+    let NodeConfig { name, cidrs, mtu, bgp } = config;
+    assert!((1..=253).contains(&name.as_str().len()), "{name}");
+    assert!(
+        name.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
+    );
+    assert!(cidrs.iter().next().is_some(), "a node without prefixes");
+    for cidr in cidrs.iter() {
+        assert_eq!(cidr, cidr.trunc());
+        assert_ne!(cidr.prefix_len(), 0);
+    }
+    let least = if cidrs.ipv6.is_some() { 1280 } else { 68 };
+    assert!(mtu.is_none_or(|mtu| (least..=65_535).contains(&mtu)), "{mtu:?}");
+    let Some(bgp) = bgp else { return };
+    assert!(bgp.asn != 0 && bgp.router_id.is_none_or(|id| !id.is_unspecified()), "{bgp:?}");
+    let names: BTreeSet<&str> = bgp.peers.iter().map(|peer| peer.name.as_str()).collect();
+    let addresses: BTreeSet<IpAddr> = bgp.peers.iter().map(|peer| peer.address).collect();
+    assert_eq!((names.len(), addresses.len()), (bgp.peers.len(), bgp.peers.len()), "{:?}", bgp.peers);
+    assert!(bgp.peers.is_sorted());
+    for address in addresses {
+        assert!(!cidrs.contain(address), "a peer at a pod's address: {address}");
+    }
+}

@@ -1,0 +1,105 @@
+//! Files in the directory of records.
+//!
+//! The first line is the file's name, the rest is what it holds.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use flock_core::attachment::Attachment;
+use flock_core::store::{FileStore, SetAside, Store as _};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::message::assert_readable;
+
+thread_local! {
+    static LAB: Lab = Lab::new();
+}
+
+/// Reads `data` as a file's name and what is in it.
+pub fn check(data: &[u8]) {
+    let Some(line) = data.iter().position(|byte| *byte == b'\n') else { return };
+    let (name, content) = (&data[..line], &data[line + 1..]);
+    let unusable = name.is_empty() || name.len() > 255 || name.iter().any(|b| matches!(b, b'/' | 0));
+    if unusable || matches!(name, b"." | b"..") {
+        return;
+    }
+    LAB.with(|lab| lab.check(OsStr::from_bytes(name), content));
+}
+
+/// One directory after the other.
+struct Lab {
+    runtime: Runtime,
+    parent: TempDir,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        // Where files live in memory, if there is such a place.
+        let shared_memory = Path::new("/dev/shm");
+        let parent =
+            if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() };
+        match (runtime, parent) {
+            (Ok(runtime), Ok(parent)) => Self { runtime, parent },
+            failed => panic!("{failed:?}"),
+        }
+    }
+
+    fn check(&self, name: &OsStr, content: &[u8]) {
+        let directory = self.parent.path().join("attachments");
+        let path = directory.join(name);
+        must(fs::create_dir(&directory));
+        must(fs::write(&path, content));
+        let (records, set_aside) = self.open(&directory);
+        match (records.as_slice(), set_aside.as_slice()) {
+            ([record], []) => self.loaded(&directory, name, record),
+            ([], [file]) => aside(&path, content, file),
+            ([], []) if name.as_bytes().ends_with(b".json.tmp") => {
+                assert!(!path.exists(), "unfinished, and kept");
+            }
+            ([], []) => {
+                assert!(!name.as_bytes().ends_with(b".json"), "neither loaded nor set aside");
+                assert_eq!(must(fs::read(&path)), content, "a foreign file was changed");
+            }
+            more => panic!("from one file: {more:?}"),
+        }
+        must(fs::remove_dir_all(&directory));
+    }
+
+    fn open(&self, directory: &Path) -> (Vec<Attachment>, Vec<SetAside>) {
+        self.runtime.block_on(async {
+            let (store, set_aside) = must(FileStore::open(directory).await);
+            (must(store.list().await), set_aside)
+        })
+    }
+
+    /// What was read is written under the same name and read as the same.
+    fn loaded(&self, directory: &Path, name: &OsStr, record: &Attachment) {
+        let path = directory.join(name);
+        must(fs::remove_file(&path));
+        self.runtime.block_on(async {
+            let (store, _) = must(FileStore::open(directory).await);
+            must(store.put(record).await);
+        });
+        assert!(path.exists(), "the record of {} has another name than {}", record.key, name.display());
+        assert_eq!(self.open(directory), (vec![record.clone()], vec![]));
+    }
+}
+
+/// What could not be read is kept as it was, under a name that is not read again.
+fn aside(path: &Path, content: &[u8], file: &SetAside) {
+    assert_eq!(file.path, path);
+    assert_readable(&file.reason);
+    assert_readable(file);
+    assert!(!path.exists());
+    assert_eq!(must(fs::read(&file.kept_as)), content);
+    assert_eq!(file.kept_as.parent(), path.parent(), "it left the directory");
+}
+
+#[track_caller]
+fn must<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
