@@ -10,7 +10,9 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use flock_core::cni::{self, Code, Operation, RawCall, Verb};
-use flock_core::frame::{self, FrameError, HEADER_LEN, MAX_LEN, PROTOCOL, Request, Response};
+use flock_core::frame::{
+    self, FrameError, HEADER_LEN, Incoming, Inquiry, InquiryFrame, MAX_LEN, PROTOCOL, Request, Response,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -148,6 +150,27 @@ fn what_a_message_repeats_is_escaped_and_cut() {
         assert!(message.contains(shown) && message.len() < 1000, "{message}");
         assert!(!message.contains(char::is_control), "{message:?}");
     }
+}
+
+#[test]
+fn an_inquiry_is_told_from_a_request() {
+    for (inquiry, verb) in [(Inquiry::View, "VIEW"), (Inquiry::Repair, "REPAIR")] {
+        let json = serde_json::to_value(InquiryFrame::new(inquiry)).unwrap();
+        assert_eq!(json, json!({"protocol": 1, "verb": verb}));
+        let read = Incoming::from_json(json.to_string().as_bytes()).unwrap();
+        assert!(matches!(read, Incoming::Inquiry(found) if found == inquiry), "{read:?}");
+        // What an agent of before says, which knows only requests.
+        let error = cni::Error::from(Request::from_json(json.to_string().as_bytes()).unwrap_err());
+        assert!(error.msg.contains(&format!("unknown variant `{verb}`, expected one of `ADD`")), "{error}");
+        assert!(error.details.contains("from one release"), "{error}");
+
+        let later = json!({"protocol": 2, "verb": verb}).to_string();
+        let error = Incoming::from_json(later.as_bytes()).unwrap_err();
+        assert!(matches!(error, FrameError::Protocol { found: 2 }), "{error}");
+    }
+    let read = Incoming::from_json(json_of(&request()).to_string().as_bytes()).unwrap();
+    assert!(matches!(read, Incoming::Request(found) if found.verb == Verb::Add));
+    assert!(Incoming::from_json(b"{}").is_err());
 }
 
 #[test]

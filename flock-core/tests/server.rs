@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use flock_core::client::{self, ClientError, Deadline};
 use flock_core::cni::{self, Code, RawCall, Verb};
-use flock_core::frame::{self, MAX_LEN, Request, Response};
-use flock_core::server::{BindError, Limits, Server, Service};
+use flock_core::frame::{self, Inquiry, MAX_LEN, Request, Response};
+use flock_core::server::{BindError, Claim, Inspect, Limits, Server, Service};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -46,6 +46,17 @@ impl Service for Echo {
         }
         self.done.send(name.clone()).unwrap();
         Response::result(&json!({"ifname": name, "remainingMs": request.remaining_ms}))
+    }
+}
+
+/// Answers with what was asked.
+#[derive(Debug)]
+struct Said;
+
+#[async_trait]
+impl Inspect for Said {
+    async fn inspect(&self, inquiry: Inquiry) -> Response {
+        Response::result(&json!({"asked": inquiry.as_str()}))
     }
 }
 
@@ -507,4 +518,39 @@ mod shutdown {
         assert_eq!((&mut lab.server).await.unwrap(), 0);
         assert!(lab.socket().exists());
     }
+}
+
+#[tokio::test]
+async fn inquiries_are_answered_where_there_is_somebody_to_answer() {
+    let lab = Lab::new();
+    let ask = |socket: PathBuf, inquiry| {
+        tokio::task::spawn_blocking(move || client::ask(&socket, inquiry, Deadline::after(GENEROUS)))
+    };
+    let refused = error_of(ask(lab.socket(), Inquiry::View).await.unwrap().unwrap());
+    assert_eq!(refused.code, Code::INVALID_ENVIRONMENT);
+    assert!(refused.details.contains("flock-agent check --offline"), "{refused}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("flock.sock");
+    let server = Server::bind(&socket).unwrap().with_inspection(Arc::new(Said));
+    let server = tokio::spawn(server.run(Arc::clone(&lab.service) as _, std::future::pending()));
+    for inquiry in [Inquiry::View, Inquiry::Repair] {
+        let Response::Result(Some(json)) = ask(socket.clone(), inquiry).await.unwrap().unwrap() else {
+            panic!("refused");
+        };
+        assert_eq!(json.get(), format!(r#"{{"asked":"{}"}}"#, inquiry.as_str()));
+    }
+    server.abort();
+}
+
+/// While a run directory is claimed no agent uses it, and the other way round.
+#[tokio::test]
+async fn a_claimed_run_directory_has_no_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("flock.sock");
+    let claim = Claim::of(&socket).unwrap();
+    assert!(matches!(Server::bind(&socket), Err(BindError::AlreadyServing { .. })));
+    drop(claim);
+    let _server = Server::bind(&socket).unwrap();
+    assert!(matches!(Claim::of(&socket), Err(BindError::AlreadyServing { .. })));
 }

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use flock_bird::BirdAnnouncer;
 use flock_core::cni;
-use flock_core::frame::{Inquiry, Response};
+use flock_core::frame::{Inquiry, MAX_LEN, Response};
 use flock_core::handler::Handler;
 use flock_core::server::Inspect;
 
 use crate::agent::service::{AgentService, starting};
+
+/// What an answer has around its content, in bytes; no more than this.
+const ENVELOPE: usize = 64;
 
 /// The agent as one that is inspected.
 #[derive(Debug)]
@@ -30,6 +33,14 @@ impl Inspected {
         view.speaker = self.bird.as_ref().map(|(_, socket)| socket.clone());
         let value = serde_json::to_value(&view)
             .map_err(|error| cni::Error::new(cni::Code::INTERNAL, error.to_string(), ""))?;
+        let len = value.to_string().len();
+        if len >= MAX_LEN - ENVELOPE {
+            return Err(cni::Error::new(
+                cni::Code::INTERNAL,
+                format!("what the agent holds takes {len} bytes, more than the {MAX_LEN} of an answer"),
+                "compare records, kernel and BIRD without the agent: flock-agent check --offline",
+            ));
+        }
         Ok(Response::result(&value))
     }
 

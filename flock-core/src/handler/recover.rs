@@ -29,7 +29,8 @@ pub struct Recovery {
 impl Handler {
     /// Prepares the node, reads the records and makes the kernel agree with them:
     /// committed attachments are verified and mended, all others are taken away, links
-    /// that no record knows are removed. Then summaries and announcements.
+    /// that no record knows are removed, and so are routes and neighbour entries that are
+    /// nobody's. Then summaries and announcements.
     ///
     /// `unreadable` are attachments whose record was there and could not be read
     /// ([`FileStore::unreadable`](crate::store::FileStore::unreadable)). Their pods are running: a link of

@@ -75,3 +75,46 @@ impl fmt::Display for Report {
 fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(subject: &str, remedy: Remedy) -> Difference {
+        Difference { subject: subject.to_owned(), found: "something is missing".to_owned(), remedy }
+    }
+
+    #[test]
+    fn the_last_line_counts() {
+        let agrees =
+            Report { attachments: 12, differences: Vec::new(), notes: Vec::new(), mended: Vec::new() };
+        assert_eq!(agrees.to_string(), "12 attachments, everything agrees\n");
+        assert!(agrees.agrees());
+        let by_hand = Remedy::ByHand("start BIRD".to_owned());
+        let before = vec![difference("node", Remedy::Repair), difference("BIRD", by_hand.clone())];
+        let left = Report { attachments: 1, differences: vec![difference("BIRD", by_hand)], ..agrees };
+        let report = Report { notes: vec!["a file".to_owned()], ..left.after(before) };
+        assert_eq!(
+            report.to_string(),
+            "note: a file\n\
+             mended: node: something is missing\n\
+             BIRD: something is missing; to mend it: start BIRD\n\
+             1 attachment, 1 difference\n"
+        );
+        assert!(!report.agrees());
+        assert_eq!(
+            report.to_json(),
+            json!({
+                "attachments": 1,
+                "differences": [{
+                    "subject": "BIRD", "found": "something is missing", "remedy": "start BIRD", "repairable": false
+                }],
+                "mended": [{
+                    "subject": "node", "found": "something is missing",
+                    "remedy": "flock-agent check --repair", "repairable": true
+                }],
+                "notes": ["a file"],
+            })
+        );
+    }
+}

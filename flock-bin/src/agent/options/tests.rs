@@ -112,3 +112,53 @@ fn what_is_missing_is_named() {
     let error = read(&["--node-name", "a/b"], &EMPTY).unwrap_err().to_string();
     assert!(error.starts_with("--node-name: \"a/b\" is not a valid node name"), "{error}");
 }
+
+fn check(arguments: &[&str], machine: &Fake) -> CheckOptions {
+    let mut all = vec!["flock-agent", "check"];
+    all.extend(arguments);
+    match Invocation::read(all, machine).unwrap() {
+        Invocation::Check(options) => options,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_check_has_the_defaults_of_the_agent() {
+    let options = check(&[], &EMPTY);
+    assert_eq!(
+        options,
+        CheckOptions {
+            offline: false,
+            repair: false,
+            output: Output::Text,
+            run_dir: "/run/flock".into(),
+            node_config: None,
+            announces: true,
+            bird_socket: None,
+            birdc_timeout: Duration::from_secs(5),
+            proc_dir: "/proc".into(),
+        }
+    );
+}
+
+#[test]
+fn a_check_reads_the_agents_configuration_file() {
+    let machine = Fake { file: "run-dir: /file\nannouncer: none\nnode-config: n.yaml\n", node_name: None };
+    let options = check(&["--config", "c.yaml", "--offline", "--repair", "--output", "json"], &machine);
+    assert!(options.offline && options.repair && !options.announces);
+    assert_eq!((options.output, options.run_dir), (Output::Json, "/file".into()));
+    assert_eq!(options.node_config, Some("n.yaml".into()));
+    assert_eq!(check(&["--config", "c.yaml", "--run-dir", "/flag"], &machine).run_dir, Path::new("/flag"));
+}
+
+/// What a manual page would be: read the difference before committing it (`UPDATE_GOLDEN=1`).
+#[test]
+fn the_help_of_check_is_as_it_was_read() {
+    let error = Invocation::read(["flock-agent", "check", "--help"], &EMPTY).unwrap_err();
+    let help = error.to_string();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check-help.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, &help).unwrap();
+    }
+    assert_eq!(help, std::fs::read_to_string(&golden).unwrap(), "UPDATE_GOLDEN=1 rewrites it");
+}
