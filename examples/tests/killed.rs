@@ -27,6 +27,9 @@ use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// How often a moment is tried.
+const PASSES: usize = 3;
+
 /// How many nodes die at the same time.
 const NODES: usize = 4;
 
@@ -210,15 +213,29 @@ fn die_everywhere<S: Scene>(
         .collect::<Result<Vec<_>>>()?;
     let (_, survived) = round(scene, &mut labs[0], None)?;
     assert!(survived.len() >= 10, "too few moments to be true: {survived:?}");
-    let moments: Vec<usize> = (0..survived.len()).filter(|&index| wanted(&survived[index])).collect();
-    let (next, died) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let mut died = BTreeSet::new();
+    // What goes on beside the scene, the collector for example, may make the count of one
+    // round another one: what was missed so is tried again.
+    for _ in 0..PASSES {
+        let is_due = |&index: &usize| wanted(&survived[index]) && !died.contains(&survived[index]);
+        let moments: Vec<usize> = (0..survived.len()).filter(is_due).collect();
+        died.append(&mut die_at(scene, &mut labs, &moments, &survived)?);
+    }
+    Ok(died)
+}
+
+/// Lets the agent die at each of `moments`, of which `names` are the names.
+fn die_at<S: Scene>(
+    scene: &S,
+    labs: &mut [Lab],
+    moments: &[usize],
+    names: &[String],
+) -> Result<BTreeSet<String>> {
+    let (next, died) = (AtomicUsize::new(0), Mutex::new(BTreeSet::new()));
     let work = |lab: &mut Lab| -> Result<()> {
         while let Some(&moment) = moments.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (death, _) = round(scene, lab, Some(moment)).map_err(|error| {
-                LabError::Unexpected(format!(
-                    "after a death at moment {moment}, {}: {error}",
-                    survived[moment]
-                ))
+                LabError::Unexpected(format!("after a death at moment {moment}, {}: {error}", names[moment]))
             })?;
             died.lock().unwrap().extend(death);
         }
@@ -228,10 +245,7 @@ fn die_everywhere<S: Scene>(
         let workers: Vec<_> = labs.iter_mut().map(|lab| scope.spawn(|| work(lab))).collect();
         workers.into_iter().try_for_each(|worker| worker.join().unwrap())
     })?;
-    let died = died.into_inner().unwrap();
-    // What goes on beside the scene may come or not: it makes for a moment more or less.
-    assert!(died.len() + 2 >= moments.len(), "died only at {died:?}, expected {survived:?}");
-    Ok(died.into_iter().collect())
+    Ok(died.into_inner().unwrap())
 }
 
 /// The moment of death, if there was one, and all moments up to it.
