@@ -60,6 +60,10 @@ enum Call {
     Del(u8),
     Check(u8),
     Reap,
+    /// Of all but the pods whose bits are set.
+    Gc(u8),
+    /// Of the pods whose namespace is gone: there are none.
+    Collect,
     Reconfigure(bool),
 }
 
@@ -76,6 +80,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (0..PODS).prop_map(Call::Del),
         1 => (0..PODS).prop_map(Call::Check),
         3 => Just(Call::Reap),
+        1 => any::<u8>().prop_map(Call::Gc),
+        1 => Just(Call::Collect),
         1 => any::<bool>().prop_map(Call::Reconfigure),
     ];
     let step = prop_oneof![
@@ -188,6 +194,23 @@ impl Machine {
                 node.handler.reap().await;
                 Outcome::Other
             }),
+            Call::Gc(valid) => {
+                let (valid, stale): (Vec<u8>, Vec<u8>) = (0..PODS).partition(|pod| valid & 1 << pod != 0);
+                for pod in stale {
+                    self.change(pod);
+                    self.given.remove(&pod);
+                }
+                Box::pin(async move {
+                    let _ = node.gc(&valid).await;
+                    Outcome::Other
+                })
+            }
+            Call::Collect => Box::pin(async move {
+                if let Ok(collected) = node.handler.collect().await {
+                    assert_eq!(collected, 0, "a living pod was collected");
+                }
+                Outcome::Other
+            }),
             Call::Reconfigure(moved) => {
                 self.moved = moved;
                 let text = if moved { moved_config() } else { NODE_CONFIG.to_owned() };
@@ -243,7 +266,11 @@ impl Machine {
     }
 
     fn is_deleting(&self, pod: u8) -> bool {
-        self.running.iter().any(|running| matches!(running.call, Call::Del(of) if of == pod))
+        self.running.iter().any(|running| match running.call {
+            Call::Del(of) => of == pod,
+            Call::Gc(valid) => valid & 1 << pod == 0,
+            _ => false,
+        })
     }
 
     fn is_adding(&self, pod: u8) -> bool {
