@@ -89,7 +89,10 @@ pub async fn run_with(
         }
     };
     let supply = Supply::begin(&options, &metrics).await?;
-    let service = Arc::new(AgentService::new(bird.as_deref().map(|bird| bird_limits(bird, &options))));
+    let service = Arc::new(AgentService::new(
+        bird.as_deref().map(|bird| bird_limits(bird, &options)),
+        server.closing(),
+    ));
     let speaker = bird.clone().map(|bird| (bird, options.bird_socket.clone()));
     let server = server.with_inspection(Arc::new(Inspected::new(Arc::clone(&service), speaker)));
     let mut answering: Arc<dyn Service> = Arc::clone(&service) as _;
@@ -129,7 +132,6 @@ pub async fn run_with(
     };
     tracing::info!("stopping; pods keep their addresses, routes and announcements");
     readiness.send_replace(Readiness::Stopping);
-    service.stop();
     stop.request();
     if let Some(following) = following {
         following.abort();

@@ -17,25 +17,20 @@ use crate::agent::bird_limits::BirdLimits;
 #[derive(Debug)]
 pub(super) struct AgentService {
     handler: watch::Sender<Option<Arc<Handler>>>,
-    stopping: watch::Sender<bool>,
+    closing: watch::Receiver<bool>,
     bird: Option<BirdLimits>,
 }
 
 impl AgentService {
-    /// `bird` is what announces, if anything does.
-    pub(super) fn new(bird: Option<BirdLimits>) -> Self {
-        Self { handler: watch::Sender::new(None), stopping: watch::Sender::new(false), bird }
+    /// `bird` is what announces, if anything does. Once `closing` is true, nobody finds the
+    /// agent any more.
+    pub(super) fn new(bird: Option<BirdLimits>, closing: watch::Receiver<bool>) -> Self {
+        Self { handler: watch::Sender::new(None), closing, bird }
     }
 
     /// From now on `handler` answers.
     pub(super) fn ready(&self, handler: Arc<Handler>) {
         self.handler.send_replace(Some(handler));
-    }
-
-    /// There will be no handler any more if there is none yet: whoever waits for one is
-    /// told to come again, which makes the plugin queue its deletion.
-    pub(super) fn stop(&self) {
-        self.stopping.send_replace(true);
     }
 
     /// The handler, where there is one already.
@@ -51,11 +46,12 @@ impl AgentService {
             return handler.borrow_and_update().clone();
         }
         let deadline = Instant::now() + Duration::from_millis(request.remaining_ms);
-        let mut stopping = self.stopping.subscribe();
+        let mut closing = self.closing.clone();
         tokio::select! {
             biased;
             ready = handler.wait_for(Option::is_some) => ready.ok()?.clone(),
-            _ = stopping.wait_for(|stopping| *stopping) => None,
+            // The plugin finds no agent then, and queues the deletion.
+            _ = closing.wait_for(|closing| *closing) => None,
             () = tokio::time::sleep_until(deadline.into()) => None,
         }
     }
@@ -154,7 +150,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn before_the_node_is_ready_only_del_waits() {
-        let service = AgentService::new(None);
+        let (_close, closing) = watch::channel(false);
+        let service = AgentService::new(None, closing);
         let minute = Duration::from_secs(60);
         for (verb, expected) in [
             (Verb::Add, Code::TRY_AGAIN_LATER),
@@ -173,16 +170,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_del_does_not_hold_up_an_agent_that_ends() {
-        let service = AgentService::new(None);
+        let (close, closing) = watch::channel(false);
+        let service = AgentService::new(None, closing);
         let mut del = pin!(service.call(request(Verb::Del, Duration::from_secs(60))));
         assert!(del.as_mut().now_or_never().is_none(), "DEL did not wait");
-        service.stop();
+        close.send_replace(true);
         assert_eq!(code(&del.now_or_never().unwrap()), Some(Code::TRY_AGAIN_LATER));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_del_waits_no_longer_than_its_runtime() {
-        let service = AgentService::new(None);
+        let (_close, closing) = watch::channel(false);
+        let service = AgentService::new(None, closing);
         let response = service.call(request(Verb::Del, Duration::from_secs(1))).await;
         assert_eq!(code(&response), Some(Code::TRY_AGAIN_LATER));
     }

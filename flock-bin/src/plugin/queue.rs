@@ -19,7 +19,7 @@ pub(super) enum Answer {
 }
 
 /// An agent may come and go while it is asked, but not again and again.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 5;
 
 /// Where the deletion of one attachment can wait.
 pub(super) struct Queue<'a> {
