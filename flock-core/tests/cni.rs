@@ -392,6 +392,7 @@ mod network_config {
         for (extra, expected) in [
             (json!({"cniVersion": 1}), "\"cniVersion\" is 1, expected a string"),
             (json!({"name": ["a"]}), "\"name\" is [\"a\"], expected a string"),
+            (json!({"name": ["a\u{7f}b"]}), "\"name\" is [\"a\\u{7f}b\"], expected a string"),
             (json!({"runDir": true}), "\"runDir\" is true, expected a string"),
             (json!({"mtu": "1500"}), "\"mtu\" is \"1500\", expected 0 (the node's own) or 68 to 65535 bytes"),
             (

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::error::{Code, Error};
+use crate::excerpt;
 
 /// A network configuration is a JSON object, nothing else.
 pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Error> {
@@ -78,7 +79,8 @@ pub(super) fn shown(value: &Value) -> String {
         text.truncate(cut);
         text.push('…');
     }
-    text
+    // JSON leaves some control characters as they are.
+    excerpt::line(&text).to_string()
 }
 
 /// What is there has the right type and a value that can't be used.
