@@ -6,6 +6,7 @@
     clippy::panic,
     reason = "a test ends where something is not as it should be"
 )]
+#![allow(clippy::print_stdout, reason = "numbers for docs/reliability.md")]
 
 use std::fs;
 use std::io::Write;

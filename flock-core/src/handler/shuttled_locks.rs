@@ -11,7 +11,7 @@ mod sync {
     pub(super) use shuttle::sync::{Mutex, MutexGuard};
 }
 // The one name that it looks for beside it is the module above.
-#[allow(dead_code, reason = "not all of it is tried here")]
+#[allow(clippy::duplicate_mod, reason = "the same code on another mutex")]
 #[path = "locks.rs"]
 mod locks;
 

@@ -256,10 +256,8 @@ impl Machine {
                     self.given.insert(pod, ips);
                 }
             }
-            Outcome::Deleted(pod, change, Ok(())) => {
-                if self.changes[&pod] == change && !self.is_adding(pod) {
-                    self.deleted.insert(pod);
-                }
+            Outcome::Deleted(pod, change, Ok(())) if self.changes[&pod] == change && !self.is_adding(pod) => {
+                self.deleted.insert(pod);
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 mod sync {
     pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
 }
+#[allow(clippy::duplicate_mod, reason = "the same code on another mutex")]
 #[path = "queue.rs"]
 mod queue;
 
