@@ -384,7 +384,8 @@ fn a_node_at_work_has_no_differences() -> Result<()> {
         let caller = |index: usize| -> Result<usize> {
             let mut rounds = 0;
             while !done.load(Ordering::Relaxed) {
-                let annotations: &[(&str, &str)] = if index % 2 == 0 { &[("anycast", ANYCAST)] } else { &[] };
+                let annotations: &[(&str, &str)] =
+                    if index.is_multiple_of(2) { &[("anycast", ANYCAST)] } else { &[] };
                 // Some are the same container again, others a new one.
                 let name = if index % 4 < 2 { format!("p{index}") } else { format!("p{index}-{rounds}") };
                 let pod = node.add_pod(&name, annotations)?;

@@ -118,7 +118,7 @@ fn check(arguments: &[&str], machine: &Fake) -> CheckOptions {
     all.extend(arguments);
     match Invocation::read(all, machine).unwrap() {
         Invocation::Check(options) => options,
-        other => panic!("{other:?}"),
+        Invocation::Serve(other) => panic!("{other:?}"),
     }
 }
 

@@ -124,8 +124,8 @@ impl Model {
         for stray in strays {
             match stray {
                 Stray::Route { prefix, interface } => {
-                    let same = |over: &&InterfaceName| interface.as_deref() == Some(over.as_str());
-                    if self.routes.get(prefix).filter(same).is_some() {
+                    let same = |over: &InterfaceName| interface.as_deref() == Some(over.as_str());
+                    if self.routes.get(prefix).is_some_and(same) {
                         self.routes.remove(prefix);
                     }
                 }
