@@ -47,7 +47,7 @@ impl Queue<'_> {
                 // An agent listens by now.
                 Ok(false) if attempts < ATTEMPTS => attempts += 1,
                 Ok(false) => return Err(error),
-                Err(queue) => return Err(neither(error, &queue)),
+                Err(queue) => return Err(neither(&error, &queue)),
             }
         }
     }
@@ -76,7 +76,7 @@ impl Queue<'_> {
 }
 
 /// Neither the agent nor the queue took the deletion.
-fn neither(agent: Error, queue: &Error) -> Error {
+fn neither(agent: &Error, queue: &Error) -> Error {
     Error {
         code: queue.code,
         msg: format!("{}, and the deletion can't be queued: {}", agent.msg, queue.msg),
