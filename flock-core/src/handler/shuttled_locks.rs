@@ -11,7 +11,7 @@ mod sync {
     pub(super) use shuttle::sync::{Mutex, MutexGuard};
 }
 // The one name that it looks for beside it is the module above.
-#[allow(clippy::duplicate_mod, reason = "the same code on another mutex")]
+#[allow(clippy::duplicate_mod, dead_code, reason = "the same code on another mutex, not all of it tried")]
 #[path = "locks.rs"]
 mod locks;
 
