@@ -233,7 +233,7 @@ fn a_full_disk() -> Result<()> {
     sandbox::within("a_full_disk", |_| {
         let mut node = Node::alone("node", &dual_stack())?;
         let run_dir = node.files().run.clone();
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&run_dir))?;
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k,mode=0700", "tmpfs"]).arg(&run_dir))?;
         node.start_agent()?;
         node.wait_ready()?;
         let pod = node.add_pod("pod", &[])?;
