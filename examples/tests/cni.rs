@@ -10,7 +10,7 @@ use flock_examples::netns::Netns;
 use flock_examples::node::Node;
 use flock_examples::runtime::{Container, Runtime};
 use flock_examples::snapshot::Snapshot;
-use flock_examples::{Result, sandbox};
+use flock_examples::{Result, programs, sandbox};
 use serde_json::{Value, json};
 
 const AT_ONCE: Duration = Duration::from_millis(50);
@@ -303,7 +303,12 @@ fn two_interfaces_of_one_container_are_two_attachments() -> Result<()> {
 #[test]
 fn check_says_what_is_not_as_it_should_be() -> Result<()> {
     sandbox::within("check_says_what_is_not_as_it_should_be", |_| {
-        let node = start()?;
+        // An agent that leaves on the node what it would else put right within a moment.
+        let mut node = Node::alone("node", &json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24"}))?;
+        let mut command = node.command_of(&programs::example("mortal")?, "bird");
+        command.env("MORTAL_DEAF", "1");
+        node.start_agent_as(command)?;
+        node.wait_ready()?;
         let runtime = node.runtime()?;
         let container = node.make_container("drifting", &[])?;
         let result = runtime.prepare("ADD", &container).make()?.success()?;

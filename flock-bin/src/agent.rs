@@ -107,7 +107,7 @@ pub async fn run_with(
         () = &mut shutdown => None,
         outcome = start(&options, supply, wrap, &metrics, &readiness, bird.clone()) => Some(outcome),
     };
-    let (mut reaper, mut collector, mut following) = (None, None, None);
+    let (mut reaper, mut keeper, mut collector, mut following) = (None, None, None, None);
     let result = match outcome {
         None => Ok(()),
         Some(Err(error)) => Err(error),
@@ -122,6 +122,10 @@ pub async fn run_with(
             }
             let (reaping, until) = (Arc::clone(&handler), stop.requested());
             reaper = Some(tokio::spawn(async move { reaping.run_reaper(until).await }));
+            let (keeping, counting, until) = (Arc::clone(&handler), Arc::clone(&metrics), stop.requested());
+            keeper = Some(tokio::spawn(async move {
+                keeping.run_keeper(|repaired| counting.repaired(repaired.into(), 1), until).await;
+            }));
             let (interval, until) = (options.gc_interval, stop.requested());
             collector = Some(tokio::spawn(async move { handler.run_collector(interval, until).await }));
             tokio::select! {
@@ -143,7 +147,13 @@ pub async fn run_with(
         }
         Err(error) => tracing::error!(%error, "the server ended badly"),
     }
-    for (what, task) in [("the reaper", reaper), ("the collector", collector), ("the HTTP server", http)] {
+    let tasks = [
+        ("the reaper", reaper),
+        ("the keeper", keeper),
+        ("the collector", collector),
+        ("the HTTP server", http),
+    ];
+    for (what, task) in tasks {
         if let Some(task) = task
             && let Err(error) = task.await
         {

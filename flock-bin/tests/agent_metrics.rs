@@ -142,7 +142,9 @@ async fn what_was_repaired_adds_up() {
     assert_eq!(
         samples(&metrics, "flock_repairs_total").await,
         [
+            r#"{kind="disturbed"} 0"#,
             r#"{kind="mended"} 3"#,
+            r#"{kind="node"} 0"#,
             r#"{kind="orphan"} 1"#,
             r#"{kind="other_boot"} 0"#,
             r#"{kind="salvaged"} 0"#,

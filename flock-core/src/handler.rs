@@ -56,6 +56,7 @@ mod del;
 mod due;
 mod error;
 mod gc;
+mod keeper;
 #[cfg(test)]
 mod lock_tests;
 mod locks;
@@ -71,6 +72,7 @@ mod teardown;
 mod view;
 
 pub use error::HandlerError;
+pub use keeper::Repaired;
 pub use queued::{QueuedDeletions, Replay};
 pub use recover::Recovery;
 pub use status::Status;
@@ -140,7 +142,7 @@ impl Settings {
 /// [`recover`](Self::recover) comes first, once, and [`replay`](Self::replay) of what was
 /// queued where that is done; then [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and [`status`](Self::status) in
 /// any order and concurrency, with [`run_reaper`](Self::run_reaper) and
-/// [`run_collector`](Self::run_collector) going on beside them.
+/// [`run_collector`](Self::run_collector) and [`run_keeper`](Self::run_keeper) going on beside them.
 pub struct Handler {
     backends: Backends,
     settings: Settings,

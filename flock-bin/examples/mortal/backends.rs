@@ -133,6 +133,9 @@ impl<T: Dataplane + ?Sized> Dataplane for Mortal<T> {
 
     /// No call that counts: it waits for others, and changes nothing.
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
+        if self.fate.deaf {
+            return std::future::pending().await;
+        }
         self.inner.disturbed().await
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Fate {
     trigger: Option<PathBuf>,
     at: Option<usize>,
     quiet: bool,
+    /// Whether disturbances of the node are kept from the agent.
+    pub(crate) deaf: bool,
     next: Mutex<usize>,
 }
 
@@ -30,7 +32,13 @@ impl Fate {
             Err(_) => None,
         };
         let trigger = env::var_os("MORTAL_TRIGGER").map(PathBuf::from);
-        Ok(Self { trigger, at, quiet: env::var_os("MORTAL_QUIET").is_some(), next: Mutex::new(0) })
+        Ok(Self {
+            trigger,
+            at,
+            quiet: env::var_os("MORTAL_QUIET").is_some(),
+            deaf: env::var_os("MORTAL_DEAF").is_some(),
+            next: Mutex::new(0),
+        })
     }
 
     /// A moment, just `when` something happens or happened.

@@ -133,6 +133,14 @@ impl MemoryDataplane {
         self.lock().links.insert(interface, LinkModel { attachment: None });
     }
 
+    /// Takes an interface of others away from the node.
+    pub fn remove_foreign_host_interface(&self, interface: &InterfaceName) {
+        let mut model = self.lock();
+        if model.links.get(interface).is_some_and(|link| link.attachment.is_none()) {
+            model.links.remove(interface);
+        }
+    }
+
     /// Makes the `nth` call of a trait method from now on fail, counted from 1.
     /// An `attach` fails halfway: with a link and without routes.
     pub fn fail_call(&self, nth: u64) {
@@ -153,6 +161,12 @@ impl MemoryDataplane {
     /// The routes to pods' own addresses.
     pub fn routes(&self) -> BTreeSet<IpNet> {
         self.lock().routes.keys().copied().collect()
+    }
+
+    /// Where the routes over a link lead to.
+    pub fn routes_over(&self, interface: &InterfaceName) -> Vec<IpNet> {
+        let model = self.lock();
+        model.routes.iter().filter(|(_, over)| *over == interface).map(|(prefix, _)| *prefix).collect()
     }
 
     /// The blackhole routes.

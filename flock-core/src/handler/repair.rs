@@ -155,7 +155,7 @@ impl Handler {
         Ok(())
     }
 
-    fn is_doomed(&self, key: &AttachmentKey) -> bool {
+    pub(super) fn is_doomed(&self, key: &AttachmentKey) -> bool {
         !self.doomed_at(|doomed| doomed.key == *key).is_empty()
     }
 }

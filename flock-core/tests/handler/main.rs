@@ -6,6 +6,7 @@ mod collect;
 mod failures;
 mod faults;
 mod gc;
+mod keeper;
 mod machine;
 mod node;
 mod order;

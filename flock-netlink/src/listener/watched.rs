@@ -74,7 +74,10 @@ impl Watched {
                 self.forget(index);
             }
             Some(Subject::AddressGone { index: LOOPBACK, address }) => {
-                told.node |= address == IpAddr::V4(GATEWAY_V4);
+                if address == IpAddr::V4(GATEWAY_V4) {
+                    // IPv4 routes that name it as their source go with it, and nobody says so.
+                    told.merge(Disturbance { node: true, ..Disturbance::of_everything() });
+                }
             }
             Some(Subject::AddressGone { index, address }) if address == IpAddr::V6(GATEWAY_V6) => {
                 self.tell(index, told);

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use flock_core::cni;
+use flock_core::handler::Repaired;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
 /// A fixed set of label values, each with its text.
@@ -52,6 +53,15 @@ label_values! {
         Version => "VERSION",
         /// The start of the agent, and the removal of links in batches.
         None => "none",
+    }
+}
+
+impl From<Repaired> for Repair {
+    fn from(repaired: Repaired) -> Self {
+        match repaired {
+            Repaired::Attachment => Self::Disturbed,
+            Repaired::Node => Self::Node,
+        }
     }
 }
 
@@ -193,7 +203,11 @@ label_values! {
 label_values! {
     /// Something that was found out of order and brought in order.
     Repair {
-        /// A complete attachment differed from its record in the kernel and was mended.
+        /// Something else had changed an attachment on the node while the agent ran.
+        Disturbed => "disturbed",
+        /// Something else had changed the node itself: summaries, anycast routes, gateway, settings.
+        Node => "node",
+        /// At the start, a complete attachment differed from its record in the kernel and was mended.
         Mended => "mended",
         /// A half made or half deleted attachment was taken away.
         Undone => "undone",

@@ -1,0 +1,332 @@
+//! Undoing what others do to the node, as soon as it is noticed.
+
+use std::collections::BTreeMap;
+use std::future::{Future, pending};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
+use crate::dataplane::{DataplaneError, Disturbance, Drift, NodeDrift, NodeWanted, Side};
+use crate::handler::keeper::pace::Pace;
+use crate::handler::{Handler, HandlerError, anycast_routes};
+
+mod pace;
+
+/// When to look again at what somebody else was working on.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// What can't be mended is tried again after a time that doubles up to this.
+const RETRY_AT_MOST: Duration = Duration::from_secs(60);
+
+/// Where the dataplane can't tell of disturbances, everything is looked at once in so long.
+const DEAF: Duration = Duration::from_secs(60);
+
+/// What [`Handler::run_keeper`] has mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repaired {
+    /// An attachment.
+    Attachment,
+    /// Something of the node's own: summaries, anycast routes, the gateway, settings.
+    Node,
+}
+
+impl Handler {
+    /// Waits for others to disturb what is Flock's on the node, and mends it, until
+    /// `shutdown` is ready. `repaired` is called for each repair.
+    ///
+    /// A disturbance is undone after some milliseconds, in which others of the same
+    /// origin are gathered. Where they don't end, there are three looks in a second at most.
+    /// What is being worked on is looked at afterwards; what can't be mended is said
+    /// once and tried again, less and less often. Pods' traffic is untouched, beside that
+    /// of what was disturbed.
+    pub async fn run_keeper(
+        &self,
+        repaired: impl Fn(Repaired) + Send + Sync,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let mut keeper = Keeper {
+            handler: self,
+            repaired: &repaired,
+            open: Disturbance::default(),
+            failures: BTreeMap::new(),
+            pace: Pace::new(),
+        };
+        tokio::select! {
+            () = pin!(shutdown) => {}
+            () = keeper.run() => {}
+        }
+    }
+}
+
+struct Keeper<'a> {
+    handler: &'a Handler,
+    repaired: &'a (dyn Fn(Repaired) + Send + Sync),
+    /// What is to be looked at.
+    open: Disturbance,
+    failures: BTreeMap<Subject, Failure>,
+    pace: Pace,
+}
+
+/// What a failure is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Listening,
+    Looking,
+    Node,
+    Attachment(AttachmentKey),
+}
+
+/// What could not be done, and will be tried again.
+struct Failure {
+    said: String,
+    again: Disturbance,
+    at: Instant,
+    delay: Duration,
+}
+
+/// How a look at one thing has ended.
+enum Outcome {
+    Fine,
+    Mended,
+    /// Somebody else works on it.
+    Busy,
+    NotMended {
+        found: String,
+        error: HandlerError,
+    },
+}
+
+impl Keeper<'_> {
+    async fn run(&mut self) {
+        loop {
+            self.wait().await;
+            sleep(self.pace.pause(Instant::now())).await;
+            // What was told meanwhile.
+            if let Some(told) = self.handler.backends.dataplane.disturbed().now_or_never() {
+                self.hear(told);
+            }
+            let start = Instant::now();
+            self.look().await;
+            self.pace.took(start.elapsed());
+        }
+    }
+
+    /// Until something is told, or it is time for another attempt.
+    async fn wait(&mut self) {
+        let soon = (!self.open.is_empty()).then(|| Instant::now() + LOOK_AGAIN);
+        let later = self.failures.values().map(|failure| failure.at).min();
+        let attempt = async {
+            match soon.into_iter().chain(later).min() {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        // A dataplane that has failed to tell may do so at once again.
+        let is_deaf = self.failures.contains_key(&Subject::Listening);
+        tokio::select! {
+            told = self.handler.backends.dataplane.disturbed(), if !is_deaf => self.hear(told),
+            () = attempt => {}
+        }
+        let now = Instant::now();
+        for failure in self.failures.values_mut().filter(|failure| failure.at <= now) {
+            self.open.merge(failure.again.clone());
+            // Set anew if it fails again.
+            failure.at = now + RETRY_AT_MOST;
+        }
+    }
+
+    fn hear(&mut self, told: Result<Disturbance, DataplaneError>) {
+        match told {
+            Ok(told) => {
+                self.failures.remove(&Subject::Listening);
+                self.open.merge(told);
+            }
+            Err(error) => {
+                let what = "what others change on the node is noticed late";
+                self.fail(Subject::Listening, Disturbance::of_everything(), what, &error.into(), DEAF);
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let told = std::mem::take(&mut self.open);
+        // First, since pods' routes may name the gateway as their source.
+        if told.node || told.everything {
+            self.look_at_node().await;
+        }
+        match self.look_at_attachments(&told).await {
+            Ok(anycast) => {
+                self.failures.remove(&Subject::Looking);
+                if anycast {
+                    self.look_at_node().await;
+                }
+            }
+            Err(error) => {
+                let delay = self.handler.settings.retry_delay;
+                let what = "what others may have changed on the node can't be looked at";
+                self.fail(Subject::Looking, told, what, &error, delay);
+            }
+        }
+    }
+
+    async fn look_at_node(&mut self) {
+        let outcome = self.handler.mend_node().await;
+        self.settle(Subject::Node, Disturbance::of_node(), outcome);
+    }
+
+    /// True where anycast routes may have gone with what was mended.
+    async fn look_at_attachments(&mut self, told: &Disturbance) -> Result<bool, HandlerError> {
+        if !told.everything && told.interfaces.is_empty() {
+            return Ok(false);
+        }
+        let handler = self.handler;
+        let mut records = handler.backends.store.list().await?;
+        self.forget_failures(&records);
+        records.retain(|record| told.everything || told.interfaces.contains(&record.host_interface));
+        let (committed, others): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| record.state == AttachmentState::Committed);
+        // What was taken from an ADD that is at work is to be looked at when that is done.
+        let unfinished = others.into_iter().filter(|record| record.state == AttachmentState::Pending);
+        for record in unfinished.filter(|record| handler.locks.try_lock(&record.key).is_none()) {
+            self.open.interfaces.insert(record.host_interface);
+        }
+        if committed.is_empty() {
+            return Ok(false);
+        }
+        // Without locks: nearly always there is nothing to be done.
+        let drifts = handler.backends.dataplane.check(&committed).await?;
+        let mut anycast = false;
+        for (record, drifts) in committed.into_iter().zip(drifts) {
+            let subject = Subject::Attachment(record.key.clone());
+            if drifts.is_empty() {
+                self.failures.remove(&subject);
+                continue;
+            }
+            let again = Disturbance::of_interface(record.host_interface.clone());
+            let outcome = handler.mend_disturbed(&record.key).await;
+            anycast |= matches!(outcome, Ok(Outcome::Mended)) && !record.anycast.is_empty();
+            self.settle(subject, again, outcome);
+        }
+        Ok(anycast)
+    }
+
+    /// Those of attachments that are deleted.
+    fn forget_failures(&mut self, records: &[Attachment]) {
+        let is_there = |key: &AttachmentKey| records.iter().any(|record| record.key == *key);
+        self.failures.retain(|subject, _| match subject {
+            Subject::Attachment(key) => is_there(key),
+            _ => true,
+        });
+    }
+
+    fn settle(&mut self, subject: Subject, again: Disturbance, outcome: Result<Outcome, HandlerError>) {
+        let delay = self.handler.settings.retry_delay;
+        match outcome {
+            Ok(Outcome::Busy) => self.open.merge(again),
+            Ok(Outcome::Fine) => drop(self.failures.remove(&subject)),
+            Ok(Outcome::Mended) => {
+                self.failures.remove(&subject);
+                (self.repaired)(match subject {
+                    Subject::Attachment(_) => Repaired::Attachment,
+                    _ => Repaired::Node,
+                });
+            }
+            Ok(Outcome::NotMended { found, error }) => self.fail(subject, again, &found, &error, delay),
+            Err(error) => self.fail(subject, again, "it can't be looked at", &error, delay),
+        }
+    }
+
+    /// Says it, unless that was said already, and tries again later.
+    fn fail(
+        &mut self,
+        subject: Subject,
+        again: Disturbance,
+        found: &str,
+        error: &HandlerError,
+        delay: Duration,
+    ) {
+        let said = format!("{found}: {error}");
+        let before = self.failures.remove(&subject);
+        if before.as_ref().is_none_or(|before| before.said != said) {
+            let whose = match &subject {
+                Subject::Attachment(key) => key.to_string(),
+                _ => "the node".to_owned(),
+            };
+            tracing::error!(whose, found, %error, "could not be repaired; trying again");
+        }
+        let delay = before.map_or(delay, |before| (2 * before.delay).min(RETRY_AT_MOST));
+        self.failures.insert(subject, Failure { said, again, at: Instant::now() + delay, delay });
+    }
+}
+
+impl Handler {
+    /// Mends a complete attachment that nobody else works on.
+    async fn mend_disturbed(&self, key: &AttachmentKey) -> Result<Outcome, HandlerError> {
+        let Some(_guard) = self.locks.try_lock(key) else { return Ok(Outcome::Busy) };
+        // As it is now: before the lock, it may have been deleted.
+        let record = self.backends.store.get(key).await?;
+        let is_complete = |record: &Attachment| record.state == AttachmentState::Committed;
+        let Some(record) = record.filter(is_complete).filter(|record| !self.is_doomed(&record.key)) else {
+            return Ok(Outcome::Fine);
+        };
+        let drifts = self.backends.dataplane.check(std::slice::from_ref(&record)).await?;
+        let drifts: Vec<Drift> = drifts.into_iter().flatten().collect();
+        // A link that went with its namespace is gone for good: that is DEL's, or the collector's.
+        let ended = drifts.iter().any(|drift| matches!(drift, Drift::NamespaceGone(_)))
+            && drifts.contains(&Drift::LinkMissing(Side::Host));
+        if drifts.is_empty() || ended {
+            return Ok(Outcome::Fine);
+        }
+        let found = drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        match self.backends.dataplane.attach(&record).await {
+            Ok(()) => {
+                tracing::warn!(attachment = %record.owner(), found, "repaired what something else had changed");
+                Ok(Outcome::Mended)
+            }
+            Err(error) => Ok(Outcome::NotMended { found, error: error.into() }),
+        }
+    }
+
+    /// Makes the node itself be as it should, where it is not.
+    async fn mend_node(&self) -> Result<Outcome, HandlerError> {
+        // Who puts a configuration in force, or announces, sets the routes himself.
+        let (Ok(_alone), Ok(_announcing)) = (self.configuring.try_lock(), self.announcing.try_lock()) else {
+            return Ok(Outcome::Busy);
+        };
+        let attachments = self.backends.store.list().await?;
+        let (summaries, anycast) = (self.summaries(), anycast_routes(&attachments));
+        let wanted = NodeWanted { summaries, anycast, attachments };
+        let mut drifts = self.backends.dataplane.check_node(&wanted).await?;
+        // Nothing that others need: it may also be of an ADD that is at work.
+        drifts.retain(|drift| !matches!(drift, NodeDrift::Stray(_)));
+        if drifts.is_empty() {
+            return Ok(Outcome::Fine);
+        }
+        let found = drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        match self.make_node(&wanted, &drifts).await {
+            Ok(()) => {
+                tracing::warn!(node = %self.node().config.name, found, "repaired what something else had changed");
+                Ok(Outcome::Mended)
+            }
+            Err(error) => Ok(Outcome::NotMended { found, error: error.into() }),
+        }
+    }
+
+    async fn make_node(&self, wanted: &NodeWanted, drifts: &[NodeDrift]) -> Result<(), DataplaneError> {
+        let dataplane = &self.backends.dataplane;
+        let has = |kind: fn(&NodeDrift) -> bool| drifts.iter().any(kind);
+        if has(|drift| matches!(drift, NodeDrift::GatewayMissing(_) | NodeDrift::Setting { .. })) {
+            dataplane.prepare().await?;
+        }
+        if has(|drift| matches!(drift, NodeDrift::SummaryMissing(_) | NodeDrift::SummaryUnexpected(_))) {
+            dataplane.set_summaries(&wanted.summaries).await?;
+        }
+        if has(|drift| matches!(drift, NodeDrift::Anycast { .. } | NodeDrift::AnycastUnexpected(_))) {
+            dataplane.set_anycast(&wanted.anycast).await?;
+        }
+        Ok(())
+    }
+}
