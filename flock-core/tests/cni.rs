@@ -184,7 +184,7 @@ mod environment {
     fn what_is_long_is_cut_in_messages() {
         let long = "a b".repeat(100_000);
         let config = config(&json!({"name": long, "runDir": long, "cniVersion": long}));
-        let many: String = (0..10_000).map(|number| format!("{number}=x;")).collect();
+        let many = (0..10_000).map(|number| format!("{number}=x")).collect::<Vec<_>>().join(";");
         for raw in [
             RawCall { container_id: &long, ifname: &long, netns: &long, ..add() },
             RawCall { args: &long, ..add() },
