@@ -18,22 +18,19 @@ const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata.name", "spec", "is no
 
 /// Reads `data` as a manifest, in YAML or JSON.
 pub fn check(data: &[u8]) {
-    let outcome = match data.split_first() {
-        Some((0, values)) => {
-            let manifest = Values(values).manifest();
-            let json = serde_json::to_string(&manifest).unwrap_or_else(|error| panic!("{error}"));
-            let outcome = NodeConfig::from_manifest(&manifest);
-            assert_eq!(NodeConfig::from_yaml(&json, "host001.yaml").is_ok(), outcome.is_ok(), "{json}");
-            outcome
+    let outcome = if let Some((0, values)) = data.split_first() {
+        let manifest = Values(values).manifest();
+        let json = serde_json::to_string(&manifest).unwrap_or_else(|error| panic!("{error}"));
+        let outcome = NodeConfig::from_manifest(&manifest);
+        assert_eq!(NodeConfig::from_yaml(&json, "host001.yaml").is_ok(), outcome.is_ok(), "{json}");
+        outcome
+    } else {
+        let Ok(text) = std::str::from_utf8(data) else { return };
+        let outcome = NodeConfig::from_yaml(text, "host001.yaml");
+        if let Err(error) = &outcome {
+            assert!(error.to_string().contains("host001.yaml"), "the file is not named: {error}");
         }
-        _ => {
-            let Ok(text) = std::str::from_utf8(data) else { return };
-            let outcome = NodeConfig::from_yaml(text, "host001.yaml");
-            if let Err(error) = &outcome {
-                assert!(error.to_string().contains("host001.yaml"), "the file is not named: {error}");
-            }
-            outcome
-        }
+        outcome
     };
     match outcome {
         Ok(config) => accepted(&config),
