@@ -63,7 +63,9 @@ fn an_agent_that_is_not_there_is_named_with_its_socket() {
         assert_eq!(error.code, Code::TRY_AGAIN_LATER);
         assert!(error.msg.starts_with("flock-agent is not running: nothing listens on "), "{error}");
         assert!(error.msg.contains(dir.path().to_str().unwrap()), "{error}");
-        for place in ["DaemonSet flock-agent", "kubectl -n flock-system logs", "service that runs flock-agent"] {
+        for place in
+            ["DaemonSet flock-agent", "kubectl -n flock-system logs", "service that runs flock-agent"]
+        {
             assert!(error.details.contains(place), "{error}");
         }
     }
