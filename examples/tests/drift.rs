@@ -39,8 +39,8 @@ fn state(node: &Node) -> Result<String> {
         found.push('\n');
     }
     let mtu = node.netns.ip(&["-o", "link", "show", "group", "1718382435"])?;
-    let mut mtus: Vec<&str> = mtu.split(' ').skip_while(|word| *word != "mtu").take(2).collect();
-    found.push_str(&mtus.drain(..).collect::<Vec<_>>().join(" "));
+    let mtus: Vec<&str> = mtu.split(' ').skip_while(|word| *word != "mtu").take(2).collect();
+    found.push_str(&mtus.join(" "));
     found.push_str(&run(node
         .netns
         .command("sysctl")
