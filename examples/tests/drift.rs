@@ -38,9 +38,11 @@ fn state(node: &Node) -> Result<String> {
         found.push_str(&lines.join("\n"));
         found.push('\n');
     }
-    let mtu = node.netns.ip(&["-o", "link", "show", "group", "1718382435"])?;
-    let mtus: Vec<&str> = mtu.split(' ').skip_while(|word| *word != "mtu").take(2).collect();
-    found.push_str(&mtus.join(" "));
+    for link in node.netns.ip(&["-o", "link", "show", "group", "1718382435"])?.lines() {
+        let mtu = link.split(' ').skip_while(|word| *word != "mtu").nth(1);
+        found.push_str(mtu.unwrap_or("unknown"));
+        found.push_str(" is the mtu\n");
+    }
     found.push_str(&run(node
         .netns
         .command("sysctl")

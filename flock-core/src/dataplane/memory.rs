@@ -190,33 +190,6 @@ impl MemoryDataplane {
         })
     }
 
-    /// Says that somebody else may have changed something, whether he did or not.
-    pub fn disturb(&self, disturbance: Disturbance) {
-        self.lock().disturbance.merge(disturbance);
-        self.noticed.notify_one();
-    }
-
-    /// Takes away the routes over a link, as somebody else would.
-    pub fn lose_routes(&self, interface: &InterfaceName) {
-        self.lock().routes.retain(|_, over| over != interface);
-        self.disturb(Disturbance::of_interface(interface.clone()));
-    }
-
-    /// Takes away a link and what is on it, as somebody else would.
-    pub fn lose_link(&self, interface: &InterfaceName) {
-        self.lock().remove_link(interface);
-        self.disturb(Disturbance { node: true, ..Disturbance::of_interface(interface.clone()) });
-    }
-
-    /// Takes away the blackhole routes and those to anycast addresses, as somebody else would.
-    pub fn lose_node_routes(&self) {
-        let mut model = self.lock();
-        model.summaries.clear();
-        model.anycast.clear();
-        drop(model);
-        self.disturb(Disturbance::of_node());
-    }
-
     fn lock(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{MemoryDataplane, Model};
 use crate::attachment::{Attachment, GATEWAY_V4};
-use crate::dataplane::{AnycastRoute, NodeDrift, NodeWanted, Stray};
+use crate::dataplane::{AnycastRoute, Disturbance, NodeDrift, NodeWanted, Stray};
 use crate::name::InterfaceName;
 
 /// What somebody else has changed in the node's namespace.
@@ -22,6 +22,33 @@ pub(super) struct Damage {
 
 /// What somebody else does, for tests of what Flock then does.
 impl MemoryDataplane {
+    /// Says that somebody else may have changed something, whether he did or not.
+    pub fn disturb(&self, disturbance: Disturbance) {
+        self.lock().disturbance.merge(disturbance);
+        self.noticed.notify_one();
+    }
+
+    /// Takes away the routes over a link, as somebody else would.
+    pub fn lose_routes(&self, interface: &InterfaceName) {
+        self.lock().routes.retain(|_, over| over != interface);
+        self.disturb(Disturbance::of_interface(interface.clone()));
+    }
+
+    /// Takes away a link and what is on it, as somebody else would.
+    pub fn lose_link(&self, interface: &InterfaceName) {
+        self.lock().remove_link(interface);
+        self.disturb(Disturbance { node: true, ..Disturbance::of_interface(interface.clone()) });
+    }
+
+    /// Takes away the blackhole routes and those to anycast addresses, as somebody else would.
+    pub fn lose_node_routes(&self) {
+        let mut model = self.lock();
+        model.summaries.clear();
+        model.anycast.clear();
+        drop(model);
+        self.disturb(Disturbance::of_node());
+    }
+
     /// Takes a route to a pod's own address away.
     pub fn remove_route(&self, prefix: IpNet) {
         self.lock().routes.remove(&prefix);
