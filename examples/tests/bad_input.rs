@@ -158,7 +158,7 @@ fn an_environment_that_can_not_be_used() -> Result<()> {
                 vec!["CNI_IFNAME: \"sixteen-bytes-xx\"", "1 to 15 printable ASCII characters"],
             ),
             (add.clone().interface("a/b"), vec!["CNI_IFNAME: \"a/b\"", "without '/'"]),
-            (add.clone().interface(".."), vec!["CNI_IFNAME: \"..\"", "not '.' or '..'"]),
+            (add.clone().interface(".."), vec!["CNI_IFNAME: \"..\"", "not '.', '..', 'all' or 'default'"]),
             (
                 add.clone().variable("CNI_NETNS", "netns/web"),
                 vec!["CNI_NETNS: \"netns/web\"", "absolute path"],
