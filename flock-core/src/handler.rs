@@ -60,6 +60,7 @@ mod keeper;
 #[cfg(test)]
 mod lock_tests;
 mod locks;
+mod mend;
 mod queued;
 mod reconfigure;
 mod recover;

@@ -8,6 +8,7 @@ use crate::attachment::AttachmentKey;
 use crate::cni;
 use crate::dataplane::{DataplaneError, Drift};
 use crate::deletions::QueueError;
+use crate::handler::mend::in_a_line;
 use crate::ipam::IpamError;
 use crate::name::InterfaceName;
 use crate::pods::PodError;
@@ -63,7 +64,7 @@ pub enum HandlerError {
         netns: PathBuf,
     },
     /// CHECK found differences.
-    #[error("{key} is not as it should be: {}", list(.drifts))]
+    #[error("{key} is not as it should be: {}", in_a_line(.drifts))]
     Drifted {
         /// Which attachment.
         key: AttachmentKey,
@@ -90,10 +91,6 @@ pub enum HandlerError {
 
 fn named(left: &[(AttachmentKey, HandlerError)]) -> String {
     left.iter().map(|(key, error)| format!("{key}: {error}")).collect::<Vec<_>>().join("; ")
-}
-
-fn list(drifts: &[Drift]) -> String {
-    drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl HandlerError {

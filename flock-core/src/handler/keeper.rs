@@ -9,9 +9,10 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
-use crate::dataplane::{DataplaneError, Disturbance, Drift, NodeDrift, NodeWanted, Side};
+use crate::dataplane::{DataplaneError, Disturbance, NodeDrift, NodeWanted};
 use crate::handler::keeper::pace::Pace;
-use crate::handler::{Handler, HandlerError, anycast_routes};
+use crate::handler::mend::{Mending, in_a_line};
+use crate::handler::{Handler, HandlerError};
 
 mod pace;
 
@@ -273,21 +274,14 @@ impl Handler {
             return Ok(Outcome::Fine);
         };
         let drifts = self.backends.dataplane.check(std::slice::from_ref(&record)).await?;
-        let drifts: Vec<Drift> = drifts.into_iter().flatten().collect();
-        // A link that went with its namespace is gone for good: that is DEL's, or the collector's.
-        let ended = drifts.iter().any(|drift| matches!(drift, Drift::NamespaceGone(_)))
-            && drifts.contains(&Drift::LinkMissing(Side::Host));
-        if drifts.is_empty() || ended {
-            return Ok(Outcome::Fine);
-        }
-        let found = drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        match self.backends.dataplane.attach(&record).await {
-            Ok(()) => {
+        Ok(match self.mend(&record, &drifts.concat()).await {
+            Mending::Fine | Mending::Left { .. } => Outcome::Fine,
+            Mending::Mended { found } => {
                 tracing::warn!(attachment = %record.owner(), found, "repaired what something else had changed");
-                Ok(Outcome::Mended)
+                Outcome::Mended
             }
-            Err(error) => Ok(Outcome::NotMended { found, error: error.into() }),
-        }
+            Mending::Failed { found, error } => Outcome::NotMended { found, error: error.into() },
+        })
     }
 
     /// Makes the node itself be as it should, where it is not.
@@ -296,16 +290,14 @@ impl Handler {
         let (Ok(_alone), Ok(_announcing)) = (self.configuring.try_lock(), self.announcing.try_lock()) else {
             return Ok(Outcome::Busy);
         };
-        let attachments = self.backends.store.list().await?;
-        let (summaries, anycast) = (self.summaries(), anycast_routes(&attachments));
-        let wanted = NodeWanted { summaries, anycast, attachments };
+        let wanted = self.node_wanted(self.backends.store.list().await?);
         let mut drifts = self.backends.dataplane.check_node(&wanted).await?;
         // Nothing that others need: it may also be of an ADD that is at work.
         drifts.retain(|drift| !matches!(drift, NodeDrift::Stray(_)));
         if drifts.is_empty() {
             return Ok(Outcome::Fine);
         }
-        let found = drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let found = in_a_line(&drifts);
         match self.make_node(&wanted, &drifts).await {
             Ok(()) => {
                 tracing::warn!(node = %self.node().config.name, found, "repaired what something else had changed");

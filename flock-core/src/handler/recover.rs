@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState, Netns};
-use crate::dataplane::{Drift, Link};
+use crate::dataplane::Link;
+use crate::handler::mend::Mending;
 use crate::handler::{Handler, HandlerError};
 use crate::ipam::{IpamError, LeaseOwner};
 use crate::name::NetworkName;
@@ -43,7 +44,7 @@ impl Handler {
         let salvaged = self.salvage(unreadable).await?;
         let mut recovery = Recovery { salvaged, ..Recovery::default() };
         let (committed, unfinished) = self.read_records(&mut recovery).await?;
-        self.mend(&committed, &mut recovery).await?;
+        self.mend_all(&committed, &mut recovery).await?;
         let undone = unfinished.len();
         self.reap_now(unfinished).await;
         recovery.undone = undone;
@@ -127,23 +128,19 @@ impl Handler {
         Ok((committed, unfinished))
     }
 
-    async fn mend(&self, committed: &[Attachment], recovery: &mut Recovery) -> Result<(), HandlerError> {
+    async fn mend_all(&self, committed: &[Attachment], recovery: &mut Recovery) -> Result<(), HandlerError> {
         let drifts = self.backends.dataplane.check(committed).await?;
         for (attachment, drifts) in committed.iter().zip(drifts) {
-            if drifts.is_empty() {
-                continue;
-            }
-            let found = drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            if drifts.iter().any(|drift| matches!(drift, Drift::NamespaceGone(_))) {
-                tracing::warn!(attachment = %attachment.owner(), found, "left for the runtime's DEL");
-                continue;
-            }
-            match self.backends.dataplane.attach(attachment).await {
-                Ok(()) => {
+            match self.mend(attachment, &drifts).await {
+                Mending::Fine => {}
+                Mending::Left { found } => {
+                    tracing::warn!(attachment = %attachment.owner(), found, "left for the runtime's DEL");
+                }
+                Mending::Mended { found } => {
                     tracing::info!(attachment = %attachment.owner(), found, "mended");
                     recovery.repaired += 1;
                 }
-                Err(error) => {
+                Mending::Failed { found, error } => {
                     tracing::error!(attachment = %attachment.owner(), found, %error, "could not be mended");
                 }
             }

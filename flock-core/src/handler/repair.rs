@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
-use crate::dataplane::{Drift, FoundLink, Link, NodeDrift, NodeWanted, Stray};
-use crate::handler::{Handler, HandlerError, anycast_routes};
+use crate::dataplane::{FoundLink, Link, NodeDrift, Stray};
+use crate::handler::mend::Mending;
+use crate::handler::{Handler, HandlerError};
 use crate::ipam::{IpamError, LeaseOwner};
 
 impl Handler {
@@ -78,13 +79,8 @@ impl Handler {
 
     /// Takes away routes and neighbour entries that belong to nobody.
     pub(super) async fn remove_strays(&self) -> Result<(), HandlerError> {
-        let wanted = |records: &[Attachment]| NodeWanted {
-            summaries: self.summaries(),
-            anycast: anycast_routes(records),
-            attachments: records.to_vec(),
-        };
-        let before = self.backends.store.list().await?;
-        let found = self.backends.dataplane.check_node(&wanted(&before)).await?;
+        let wanted = self.node_wanted(self.backends.store.list().await?);
+        let found = self.backends.dataplane.check_node(&wanted).await?;
         let mut strays: Vec<Stray> = found
             .into_iter()
             .filter_map(|drift| match drift {
@@ -104,7 +100,7 @@ impl Handler {
             .into_iter()
             .map(|record| (record.key.clone(), record))
             .collect();
-        let news = now.values().filter(|record| !before.contains(record));
+        let news = now.values().filter(|record| !wanted.attachments.contains(record));
         let news: Vec<&str> = news.map(|record| record.host_interface.as_str()).collect();
         strays.retain(|stray| match stray {
             Stray::Route { interface, .. } => interface.as_deref().is_none_or(|name| !news.contains(&name)),
@@ -141,14 +137,10 @@ impl Handler {
 
     async fn mend_one(&self, record: &Attachment) -> Result<(), HandlerError> {
         let drifts = self.backends.dataplane.check(std::slice::from_ref(record)).await?;
-        let drifts: Vec<Drift> = drifts.into_iter().flatten().collect();
-        if drifts.is_empty() || drifts.iter().any(|drift| matches!(drift, Drift::NamespaceGone(_))) {
-            return Ok(());
-        }
-        let found = drifts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        match self.backends.dataplane.attach(record).await {
-            Ok(()) => tracing::info!(attachment = %record.owner(), found, "mended"),
-            Err(error) => {
+        match self.mend(record, &drifts.concat()).await {
+            Mending::Fine | Mending::Left { .. } => {}
+            Mending::Mended { found } => tracing::info!(attachment = %record.owner(), found, "mended"),
+            Mending::Failed { found, error } => {
                 tracing::error!(attachment = %record.owner(), found, %error, "could not be mended");
             }
         }

@@ -164,6 +164,25 @@ async fn a_pod_that_ended_is_left_alone() {
     assert_eq!(attaches(), before);
 }
 
+/// The namespace lives on, its path is gone: nothing is wrong that could be mended, so nothing
+/// is tried, not even now and then.
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_out_of_reach_is_left_alone() {
+    let world = World::new();
+    let node = node_with_pods(&world, 1).await;
+    let kernel = &world.dataplane;
+    let attaches = || node.faults.log().into_iter().filter(|call| *call == "dataplane.attach").count();
+    let before = attaches();
+    let work = async {
+        kernel.unmount_namespace(crate::node::namespace(0).as_ref()).unwrap();
+        kernel.disturb(Disturbance::of_everything());
+        sleep(300 * SECOND).await;
+    };
+    assert_eq!(kept(&node, work).await, []);
+    assert_eq!(attaches(), before);
+    assert!(kernel.is_attached(&key(0)));
+}
+
 /// What an ADD has made already is taken away before it has said that it is done.
 #[tokio::test(start_paused = true)]
 async fn what_is_taken_from_an_add_at_work_is_put_back_afterwards() {
