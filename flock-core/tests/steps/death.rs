@@ -1,6 +1,8 @@
 //! The end of a process at a step of the work on files, by SIGKILL.
 
 use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::sync::Mutex;
 
 use tracing::field::{Field, Visit};
@@ -20,6 +22,18 @@ pub(crate) const DIRECTORY_SYNCED: &str = "the directory is synced";
 /// Of the steps to come, this process says the one with this number on standard error and ends there.
 pub(crate) fn at(step: usize) {
     set_global_default(Death { at: step, seen: Mutex::new(0) }).unwrap();
+}
+
+/// Runs a process that ends at a step, and gives what it said of it; none if it came to its
+/// end, since there is no step of that number.
+pub(crate) fn of(process: &mut Command) -> Option<String> {
+    let child = process.output().unwrap();
+    let said = String::from_utf8(child.stderr).unwrap();
+    if child.status.success() {
+        return None;
+    }
+    assert_eq!(child.status.signal(), Some(9), "{said}");
+    Some(said.lines().last().unwrap().to_owned())
 }
 
 struct Death {

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -55,19 +54,14 @@ fn every_step(test: &str, medium: &Path, expected: &[&str]) {
             for container in before {
                 push(&run_dir, container);
             }
-            let child = Command::new(env::current_exe().unwrap())
+            let mut child = Command::new(env::current_exe().unwrap());
+            child
                 .args(["--exact", &format!("deletions::{test}"), "--nocapture"])
                 .env(RUN_DIR, &run_dir)
-                .env(STEP, steps.len().to_string())
-                .output()
-                .unwrap();
-            let said = String::from_utf8(child.stderr).unwrap();
-            if child.status.success() {
-                // It died at every step before, and now there was none left.
-                break;
-            }
-            assert_eq!(child.status.signal(), Some(9), "{said}");
-            steps.push(said.lines().last().unwrap().to_owned());
+                .env(STEP, steps.len().to_string());
+            // It dies at one step after the other, until there is none left.
+            let Some(step) = death::of(&mut child) else { break };
+            steps.push(step);
             judge(&run_dir, before, &steps);
         }
         assert_eq!(steps, expected, "{before:?}");

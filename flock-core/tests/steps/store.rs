@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -84,21 +83,15 @@ fn every_step(test: &str, medium: &Path, of_put: &[&str], of_delete: &[&str]) {
         let mut steps = Vec::new();
         loop {
             let directory = prepared(medium, change);
-            let child = Command::new(env::current_exe().unwrap())
+            let mut child = Command::new(env::current_exe().unwrap());
+            child
                 .args(["--exact", test, "--nocapture"])
                 .env(DIRECTORY, directory.path())
                 .env(CHANGE, index.to_string())
-                .env(STEP, steps.len().to_string())
-                .output()
-                .unwrap();
-            let said = String::from_utf8(child.stderr).unwrap();
-            if child.status.success() {
-                // It died at every step before, and now there was none left.
-                break;
-            }
-            assert_eq!(child.status.signal(), Some(9), "{change:?}: {said}");
-            let last = said.lines().last().unwrap().to_owned();
-            steps.push(last);
+                .env(STEP, steps.len().to_string());
+            // It dies at one step after the other, until there is none left.
+            let Some(step) = death::of(&mut child) else { break };
+            steps.push(step);
             judge(directory.path(), change, &steps);
         }
         let expected = if change == Change::Remove { of_delete } else { of_put };
