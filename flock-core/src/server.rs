@@ -23,23 +23,23 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::net::{SendFlags, send};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{Instrument, Span, debug, info_span, warn};
+use tracing::warn;
 
-use crate::cni::{Args, Code, Error};
-use crate::frame::{self, FrameError, HEADER_LEN, Incoming, Inquiry, Request, Response};
+use crate::frame::{Inquiry, Request, Response};
 
+mod host;
 mod lobby;
 mod socket;
 
-use lobby::{Lobby, Seat};
+use host::{Host, send_off};
+use lobby::Lobby;
 use socket::Socket;
 pub use socket::{BindError, Claim};
 
@@ -95,9 +95,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// Nearly every request has fewer bytes: only larger ones are counted by [`Limits::large`].
-const LARGE: usize = 64 << 10;
 
 /// A server that listens and does not answer yet.
 #[derive(Debug)]
@@ -196,231 +193,11 @@ async fn accept(listener: &UnixListener, lobby: &Lobby) -> Option<UnixStream> {
     }
 }
 
-/// Answers a client that nothing will be read of any more, and does not wait for it: the
-/// buffer of a new connection takes a short answer at once.
-fn send_off(stream: &UnixStream, response: &Response) {
-    if let Ok(bytes) = frame::encode(response) {
-        // A client that left needs no answer.
-        let _ = send(stream, &bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    }
-}
-
-/// What the connections of a server share.
-struct Host {
-    service: Arc<dyn Service>,
-    inspected: Option<Arc<dyn Inspect>>,
-    limits: Limits,
-    admitted: Vec<u32>,
-    closing: watch::Receiver<bool>,
-    requests: Arc<Semaphore>,
-    work: Arc<Semaphore>,
-    large: Semaphore,
-}
-
-/// Why there is no request to be answered.
-enum Unread {
-    /// The client left without a word.
-    Left,
-    /// What came is no request, or did not come in time.
-    Refused(Error),
-    /// There is no more room for it.
-    Dismissed,
-}
-
-impl Host {
-    fn new(
-        service: Arc<dyn Service>,
-        inspected: Option<Arc<dyn Inspect>>,
-        limits: Limits,
-        admitted: Vec<u32>,
-        closing: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            service,
-            inspected,
-            limits,
-            admitted,
-            closing,
-            requests: Arc::new(Semaphore::new(limits.requests)),
-            work: Arc::new(Semaphore::new(limits.work)),
-            large: Semaphore::new(limits.large),
-        }
-    }
-
-    async fn serve(self: Arc<Self>, mut stream: UnixStream, mut seat: Seat) {
-        let read = self.read(&mut stream, &mut seat).await;
-        let (request, _large) = match read {
-            Ok(read) => read,
-            Err(Unread::Left) => return,
-            Err(Unread::Refused(error)) => return send_off(&stream, &error.into()),
-            Err(Unread::Dismissed) => {
-                debug!("a client that sent no request made room for another one");
-                return send_off(&stream, &busy("too many clients sent no complete request yet").into());
-            }
-        };
-        let Ok(_open) = Arc::clone(&self.requests).try_acquire_owned() else {
-            warn!(limit = self.limits.requests, "a request was sent away: too many are here");
-            return send_off(&stream, &busy("too many requests are at work").into());
-        };
-        drop(seat);
-        let response = match request {
-            Incoming::Request(request) => self.answer(request).await,
-            Incoming::Inquiry(inquiry) => self.inspect(inquiry).await,
-        };
-        let written = timeout(self.limits.write, frame::write_async(&mut stream, &response)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            debug!("the client did not wait for its answer");
-        }
-    }
-
-    fn admit(&self, stream: &UnixStream) -> Result<(), Error> {
-        let found = match stream.peer_cred() {
-            Ok(peer) if self.admitted.contains(&peer.uid()) => return Ok(()),
-            Ok(peer) => format!("user {}", peer.uid()),
-            Err(error) => format!("a user that can't be told ({error})"),
-        };
-        warn!(from = found, "refused a connection");
-        Err(Error::new(
-            Code::DENIED,
-            format!("the request comes from {found}, expected root or the agent's own user"),
-            "run flock as root, as container runtimes do",
-        ))
-    }
-
-    async fn read<'a>(
-        &'a self,
-        stream: &mut UnixStream,
-        seat: &mut Seat,
-    ) -> Result<(Incoming, Option<SemaphorePermit<'a>>), Unread> {
-        let mut closing = self.closing.clone();
-        let (json, large) = tokio::select! {
-            // What is there already is read, also of who is told to go.
-            biased;
-            read = timeout(self.limits.read, self.frame(stream)) => match read {
-                Ok(Err(FrameError::Truncated { received })) if received < HEADER_LEN => return Err(Unread::Left),
-                Ok(read) => read.map_err(|error| Unread::Refused(error.into()))?,
-                Err(_) => return Err(Unread::Refused(Error::new(
-                    Code::IO_FAILURE,
-                    format!("no complete request came within {:?}", self.limits.read),
-                    "send the whole request at once",
-                ))),
-            },
-            _ = closing.wait_for(|closing| *closing) => return Err(Unread::Refused(shutting_down())),
-            () = seat.dismissed() => return Err(Unread::Dismissed),
-        };
-        let request = Incoming::from_json(&json).map_err(|error| Unread::Refused(error.into()))?;
-        Ok((request, large))
-    }
-
-    /// One frame, and the right to have it in memory if it is large.
-    async fn frame(
-        &self,
-        stream: &mut UnixStream,
-    ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), FrameError> {
-        let len = frame::read_len_async(&mut *stream).await?;
-        // It is never closed, so it always gives one in the end.
-        let large = if len > LARGE { self.large.acquire().await.ok() } else { None };
-        Ok((frame::read_body_async(stream, len).await?, large))
-    }
-
-    async fn answer(&self, mut request: Request) -> Response {
-        let span = span(&request);
-        let start = Instant::now();
-        let work = match self.turn(&request).await {
-            Ok(work) => work,
-            Err(error) => {
-                span.in_scope(|| warn!(elapsed = ?start.elapsed(), code = error.code.0, %error, "failed"));
-                return error.into();
-            }
-        };
-        let waited = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        request.remaining_ms = request.remaining_ms.saturating_sub(waited);
-        let service = Arc::clone(&self.service);
-        let work = async move {
-            let response = service.call(request).await;
-            match &response {
-                Response::Result(_) => debug!(elapsed = ?start.elapsed(), "done"),
-                Response::Error(error) => {
-                    warn!(elapsed = ?start.elapsed(), code = error.code.0, %error, "failed");
-                }
-            }
-            drop(work);
-            response
-        };
-        finished(tokio::spawn(work.instrument(span)).await)
-    }
-
-    async fn inspect(&self, inquiry: Inquiry) -> Response {
-        let Some(inspected) = self.inspected.clone() else {
-            return Response::Error(Error::new(
-                Code::INVALID_ENVIRONMENT,
-                format!("this agent does not answer {}", inquiry.as_str()),
-                "look at the records and the kernel with flock-agent check --offline",
-            ));
-        };
-        let work = async move { inspected.inspect(inquiry).await };
-        let span = info_span!("inquiry", verb = inquiry.as_str());
-        finished(tokio::spawn(work.instrument(span)).await)
-    }
-
-    /// The right to be worked on.
-    async fn turn(&self, request: &Request) -> Result<OwnedSemaphorePermit, Error> {
-        let mut closing = self.closing.clone();
-        let remaining = Duration::from_millis(request.remaining_ms);
-        tokio::select! {
-            biased;
-            turn = timeout(remaining, Arc::clone(&self.work).acquire_owned()) => match turn {
-                Ok(Ok(turn)) => Ok(turn),
-                _ => Err(busy(&format!(
-                    "{} other requests were at work for all of the {} ms that this one had",
-                    self.limits.work, request.remaining_ms
-                ))),
-            },
-            _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
-        }
-    }
-}
-
-fn finished(response: Result<Response, tokio::task::JoinError>) -> Response {
-    response.unwrap_or_else(|error| {
-        Response::Error(Error::new(
-            Code::INTERNAL,
-            format!("flock-agent failed in the middle of the request: {error}"),
-            "this is a defect of flock-agent: please report it with its log",
-        ))
-    })
-}
-
-fn busy(why: &str) -> Error {
-    Error::new(
-        Code::TRY_AGAIN_LATER,
-        format!("flock-agent is busy: {why}"),
-        "runtimes try again by themselves; if it stays so, look at the log of flock-agent and at who connects to its socket",
-    )
-}
-
-fn shutting_down() -> Error {
-    Error::new(
-        Code::TRY_AGAIN_LATER,
-        "flock-agent is shutting down",
-        "it takes requests again as soon as it is started",
-    )
-}
-
-fn span(request: &Request) -> Span {
-    let pod = Args::parse(&request.args).ok().and_then(|args| args.pod);
-    info_span!(
-        "request",
-        verb = request.verb.as_str(),
-        container = request.container_id,
-        ifname = request.ifname,
-        pod = pod.map(tracing::field::display),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cni::Code;
+    use crate::frame;
 
     #[derive(Debug)]
     struct Never;

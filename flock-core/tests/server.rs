@@ -42,6 +42,7 @@ impl Service for Echo {
             "wait" => self.permits.acquire().await.unwrap().forget(),
             "panic" => panic!("as asked for"),
             "error" => return cni::Error::new(Code::ADDRESS, "no address", "delete pods").into(),
+            "large" => return Response::result(&json!("x".repeat(MAX_LEN))),
             _ => {}
         }
         self.done.send(name.clone()).unwrap();
@@ -311,6 +312,15 @@ mod requests {
         let error = error_of(lab.call("panic").await.unwrap().unwrap());
         assert_eq!(error.code, Code::INTERNAL);
         assert!(error.msg.contains("failed in the middle of the request"), "{error}");
+        assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
+    }
+
+    #[tokio::test]
+    async fn with_an_answer_that_fits_no_frame_get_an_error() {
+        let lab = Lab::new();
+        let error = error_of(lab.call("large").await.unwrap().unwrap());
+        assert_eq!(error.code, Code::INTERNAL);
+        assert!(error.msg.contains(&format!("expected at most {MAX_LEN}")), "{error}");
         assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
     }
 
