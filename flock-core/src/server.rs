@@ -1,4 +1,4 @@
-//! The agent's request server: a Unix socket on which one [`frame`] comes in and one
+//! The agent's request server: a Unix socket on which one [`frame`](crate::frame) comes in and one
 //! goes out per connection.
 //!
 //! Guarantees: a request that was read is answered by its [`Service`] even if the
