@@ -7,7 +7,7 @@ use flock_examples::screen::Screen;
 use flock_examples::{LabError, Result};
 use serde_json::Value;
 
-use crate::flock::{SOON, ask_agent, metric, node_config};
+use crate::flock::{Holdings, NAMESPACE, Part, SOON, ask_agent, metric, node_config};
 use crate::pod::{Wanted, condition};
 use crate::{Lab, Step};
 
@@ -77,6 +77,30 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
             "the nodes' network is not unavailable, the NodeConfigs are Ready, also in kubectl get"
                 .to_owned(),
         ))
+    })?;
+    screen.step("flock-agent check", || {
+        for machine in &cluster.machines {
+            let pod = Part::Agent.pod_on(cluster, machine.name())?;
+            let check = ["-n", NAMESPACE, "exec", &pod, "-c", "agent", "--", "flock-agent", "check"];
+            let said = cluster.kubectl(&check)?;
+            expect(said.contains("everything agrees"), || format!("{} says {said}", machine.name()))?;
+        }
+        Ok(((), "flock-agent check, in the agents' containers: everything agrees".to_owned()))
+    })?;
+    screen.step("drift", || {
+        let machine = cluster.machine("node1")?;
+        let before = Holdings::of(machine)?;
+        expect(!before.routes.is_empty(), || {
+            "found no route of a pod, expected those of \"counted\"".into()
+        })?;
+        for family in ["-4", "-6"] {
+            machine.netns.ip(&[family, "route", "flush", "proto", "70"])?;
+        }
+        before.are_those_of(machine, SOON)?;
+        let metrics = ask_agent(cluster, machine, "/metrics")?.body;
+        let repairs = metric(&metrics, "flock_repairs_total{kind=\"disturbed\"}");
+        expect(repairs >= Some(1.0), || format!("flock_repairs_total is {repairs:?}, expected 1 or more"))?;
+        Ok(((), "routes that somebody flushes are put back".to_owned()))
     })?;
     screen.step("credentials", || {
         for machine in &cluster.machines {
