@@ -44,6 +44,7 @@ use crate::clock::Clock;
 use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
 use crate::deletions::QueuedDeletion;
 use crate::ipam::{Ipam, Usage};
+use crate::locks::KeyedLocks;
 use crate::node_config::NodeConfig;
 use crate::pods::PodSource;
 use crate::retry::Retry;
@@ -57,17 +58,12 @@ mod due;
 mod error;
 mod gc;
 mod keeper;
-#[cfg(test)]
-mod lock_tests;
-mod locks;
 mod mend;
 mod queued;
 mod reconfigure;
 mod recover;
 mod repair;
 mod service;
-#[cfg(test)]
-mod shuttled_locks;
 mod status;
 mod teardown;
 mod view;
@@ -80,12 +76,6 @@ pub use status::Status;
 
 use collect::Suspects;
 use due::{Due, Untold};
-use locks::KeyedLocks;
-
-/// What the locks are made of.
-mod sync {
-    pub(super) use std::sync::{Mutex, MutexGuard};
-}
 
 /// One of each backend. Tests swap a field.
 #[derive(Debug, Clone)]
@@ -148,7 +138,7 @@ pub struct Handler {
     backends: Backends,
     settings: Settings,
     node: RwLock<Arc<Node>>,
-    locks: KeyedLocks,
+    locks: Arc<KeyedLocks>,
     /// What the reaper has to take away, by key.
     doomed: Mutex<BTreeMap<AttachmentKey, Attachment>>,
     reaper_wakes: Notify,
@@ -186,7 +176,7 @@ impl Handler {
             backends,
             settings,
             node: RwLock::new(Arc::new(Node { config, facts: NodeFacts::default() })),
-            locks: KeyedLocks::default(),
+            locks: Arc::default(),
             doomed: Mutex::default(),
             reaper_wakes: Notify::new(),
             queued: Mutex::default(),

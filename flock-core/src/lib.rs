@@ -96,6 +96,7 @@ pub mod frame;
 pub mod handler;
 pub mod inspection;
 pub mod ipam;
+mod locks;
 pub mod name;
 pub mod node_config;
 pub mod pods;

@@ -2,8 +2,8 @@
 
 use crate::attachment::{Attachment, AttachmentState};
 use crate::cni::GcCall;
-use crate::handler::locks::KeyGuard;
 use crate::handler::{Handler, HandlerError};
+use crate::locks::KeyGuard;
 
 impl Handler {
     /// Deletes the attachments of the call's network that are not among its valid ones,
@@ -51,10 +51,7 @@ impl Handler {
 
     /// The lock of `record`'s attachment, unless a request is at work on it or the record
     /// says something else by now.
-    pub(super) async fn lock_unchanged(
-        &self,
-        record: &Attachment,
-    ) -> Result<Option<KeyGuard<'_>>, HandlerError> {
+    pub(super) async fn lock_unchanged(&self, record: &Attachment) -> Result<Option<KeyGuard>, HandlerError> {
         let Some(serialised) = self.locks.try_lock(&record.key) else { return Ok(None) };
         let current = self.backends.store.get(&record.key).await?;
         Ok((current.as_ref() == Some(record)).then_some(serialised))

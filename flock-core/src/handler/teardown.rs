@@ -6,8 +6,8 @@ use std::pin::pin;
 
 use crate::attachment::{Attachment, AttachmentKey};
 use crate::dataplane::Link;
-use crate::handler::locks::KeyGuard;
 use crate::handler::{Change, Handler, HandlerError};
+use crate::locks::KeyGuard;
 
 impl Handler {
     /// Removes links in batches, then forgets the records, then releases the
@@ -59,7 +59,7 @@ impl Handler {
     /// being taken away already. What fails stays with the reaper.
     pub(super) async fn reap_now(&self, attachments: Vec<Attachment>) {
         let _one_after_the_other = self.reaping.lock().await;
-        let mut held: Vec<(Attachment, KeyGuard<'_>)> = Vec::new();
+        let mut held: Vec<(Attachment, KeyGuard)> = Vec::new();
         for attachment in attachments {
             // Whoever holds the lock deals with the attachment, or leaves it for the next round.
             let Some(guard) = self.locks.try_lock(&attachment.key) else { continue };

@@ -26,7 +26,6 @@
 mod contents;
 mod directory;
 mod record;
-mod turns;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,10 +35,10 @@ use async_trait::async_trait;
 
 pub use self::contents::{Contents, Unreadable};
 use self::directory::Directory;
-use self::turns::Turns;
 use super::{Store, StoreError};
 use crate::attachment::{Attachment, AttachmentKey};
 use crate::excerpt;
+use crate::locks::KeyedLocks;
 
 /// Records that survive the death of the process at any instruction, one file each.
 ///
@@ -81,7 +80,7 @@ pub struct FileStore {
 struct Shared {
     directory: Directory,
     records: Mutex<BTreeMap<AttachmentKey, Attachment>>,
-    turns: Arc<Turns>,
+    turns: Arc<KeyedLocks>,
     unreadable: Vec<AttachmentKey>,
 }
 
@@ -119,7 +118,7 @@ impl FileStore {
             let shared = Shared {
                 directory,
                 records: Mutex::new(contents.records),
-                turns: Arc::new(Turns::default()),
+                turns: Arc::default(),
                 unreadable: contents.unreadable,
             };
             Ok((Self { shared: Arc::new(shared) }, contents.set_aside))
@@ -142,7 +141,7 @@ impl FileStore {
 
     /// Makes the record of `key` be `new`, on the medium and then in memory.
     async fn write(&self, key: AttachmentKey, new: Option<Attachment>) -> Result<(), StoreError> {
-        let turn = Turns::wait(&self.shared.turns, &key).await;
+        let turn = self.shared.turns.lock(&key).await;
         let shared = Arc::clone(&self.shared);
         let in_memory = shared.directory.is_in_memory();
         let work = move || {

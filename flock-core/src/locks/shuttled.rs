@@ -12,10 +12,10 @@ mod sync {
 }
 // The one name that it looks for beside it is the module above.
 #[allow(clippy::duplicate_mod, dead_code, reason = "the same code on another mutex, not all of it tried")]
-#[path = "locks.rs"]
-mod locks;
+#[path = "keyed.rs"]
+mod keyed;
 
-use locks::KeyedLocks;
+use keyed::KeyedLocks;
 
 use crate::attachment::AttachmentKey;
 use crate::name::{ContainerId, InterfaceName};
@@ -25,7 +25,7 @@ fn key(container: &str) -> AttachmentKey {
 }
 
 /// Holds the key for a moment in which others may come.
-async fn hold(locks: &KeyedLocks, container: &str, inside: &AtomicUsize) {
+async fn hold(locks: &Arc<KeyedLocks>, container: &str, inside: &AtomicUsize) {
     let _held = locks.lock(&key(container)).await;
     assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0, "two hold {container}");
     thread::yield_now();

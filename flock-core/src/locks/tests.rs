@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::locks::KeyedLocks;
+use super::KeyedLocks;
 use crate::attachment::AttachmentKey;
 use crate::name::{ContainerId, InterfaceName};
 
@@ -13,7 +13,7 @@ fn key(container: &str) -> AttachmentKey {
 
 #[tokio::test]
 async fn one_key_excludes_and_another_does_not() {
-    let locks = KeyedLocks::default();
+    let locks = Arc::new(KeyedLocks::default());
     let held = locks.lock(&key("a")).await;
     assert!(locks.try_lock(&key("a")).is_none());
     assert!(locks.try_lock(&key("b")).is_some());
@@ -23,7 +23,7 @@ async fn one_key_excludes_and_another_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_left_after_a_cancelled_wait() {
-    let locks = KeyedLocks::default();
+    let locks = Arc::new(KeyedLocks::default());
     let held = locks.lock(&key("a")).await;
     let waited = tokio::time::timeout(Duration::from_millis(1), locks.lock(&key("a"))).await;
     assert!(waited.is_err());

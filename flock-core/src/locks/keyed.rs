@@ -1,7 +1,6 @@
-//! One lock for each attachment, so that requests for one are serialised and
-//! requests for different ones are not.
+//! Locks by key: [`KeyedLocks`].
 //!
-//! `shuttled_locks` compiles this file once more, with a mutex that tries the orders of threads.
+//! `shuttled` compiles this file once more, with a mutex that tries the orders of threads.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
@@ -15,39 +14,39 @@ type Lock = Arc<tokio::sync::Mutex<()>>;
 
 /// Locks by key. A key that nobody holds or waits for takes no memory.
 #[derive(Debug, Default)]
-pub(super) struct KeyedLocks {
+pub(crate) struct KeyedLocks {
     locks: Mutex<HashMap<AttachmentKey, Lock>>,
 }
 
 /// Holds a key's lock until it is dropped.
 #[derive(Debug)]
-pub(super) struct KeyGuard<'a> {
-    owner: &'a KeyedLocks,
+pub(crate) struct KeyGuard {
+    owner: Arc<KeyedLocks>,
     key: AttachmentKey,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
 impl KeyedLocks {
     /// Waits for the lock of `key`, first come first served.
-    pub(super) async fn lock(&self, key: &AttachmentKey) -> KeyGuard<'_> {
+    pub(crate) async fn lock(self: &Arc<Self>, key: &AttachmentKey) -> KeyGuard {
         // The entry is made before waiting, so a waiter that is cancelled is a
         // holder that never was: the guard below cleans up either way.
-        let mut waiting = KeyGuard { owner: self, key: key.clone(), guard: None };
+        let mut waiting = KeyGuard { owner: Arc::clone(self), key: key.clone(), guard: None };
         let lock = self.entry(key);
         waiting.guard = Some(lock.lock_owned().await);
         waiting
     }
 
     /// The lock of `key` if nobody has it.
-    pub(super) fn try_lock(&self, key: &AttachmentKey) -> Option<KeyGuard<'_>> {
+    pub(crate) fn try_lock(self: &Arc<Self>, key: &AttachmentKey) -> Option<KeyGuard> {
         // As above: an attempt that fails may be the last one to let go of the entry.
-        let mut attempt = KeyGuard { owner: self, key: key.clone(), guard: None };
+        let mut attempt = KeyGuard { owner: Arc::clone(self), key: key.clone(), guard: None };
         attempt.guard = self.entry(key).try_lock_owned().ok();
         attempt.guard.is_some().then_some(attempt)
     }
 
     /// The keys whose locks are held or waited for.
-    pub(super) fn held(&self) -> Vec<AttachmentKey> {
+    pub(crate) fn held(&self) -> Vec<AttachmentKey> {
         self.map().keys().cloned().collect()
     }
 
@@ -60,12 +59,12 @@ impl KeyedLocks {
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.map().len()
     }
 }
 
-impl Drop for KeyGuard<'_> {
+impl Drop for KeyGuard {
     fn drop(&mut self) {
         let mut map = self.owner.map();
         self.guard.take();
