@@ -38,18 +38,9 @@ impl Status {
 impl Handler {
     /// Whether pods can be added and those that run are reachable, as far as the backends
     /// have said so. Asks the allocator and nobody else, so it answers at once.
-    ///
-    /// An address whose link still waits for the reaper counts as free: an ADD that needs
-    /// it gets it.
     pub async fn status(&self) -> Result<Status, HandlerError> {
-        let full = |usage: &Usage| {
-            usage.free() == 0
-                && self
-                    .doomed_at(|doomed| doomed.addresses.iter().any(|held| usage.prefix.contains(&held)))
-                    .is_empty()
-        };
         let mut exhausted = self.backends.ipam.usage().await?;
-        exhausted.retain(full);
+        exhausted.retain(|usage| usage.free() == 0);
         let unannounced = self.unannounced.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let limits = unannounced.map(|reason| format!("announcements are not up to date: {reason}"));
         Ok(Status { exhausted, limits: limits.into_iter().collect() })

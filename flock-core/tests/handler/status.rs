@@ -2,7 +2,8 @@
 
 use flock_core::cni::{Code, RawCall, Verb};
 use flock_core::frame::{Request, Response};
-use flock_core::handler::Status;
+use flock_core::handler::{HandlerError, Status};
+use flock_core::ipam::IpamError;
 use flock_core::node_config::NodeConfig;
 use flock_core::server::Service;
 
@@ -55,16 +56,17 @@ async fn an_exhausted_prefix_is_named_with_its_numbers() {
                 delete pods on this node, wait for resting addresses, or give the node a larger prefix";
     assert_eq!(asked(&node).await, Err((Code::NOT_AVAILABLE, full.to_owned())));
 
-    // An ADD gets what is waiting for the reaper ...
+    // What waits for the reaper is of no use to an ADD before it has rested.
     node.del(2).await.unwrap();
-    assert_eq!(asked(&node).await, Ok(()));
-    // ... and has to wait for what rests.
-    node.handler.reap().await;
+    assert_eq!(asked(&node).await, Err((Code::NOT_AVAILABLE, full.to_owned())));
+    let refused = node.add(3, &[]).await.unwrap_err();
+    assert!(matches!(refused, HandlerError::Ipam(IpamError::Exhausted(_))), "{refused}");
     let (code, msg) = asked(&node).await.unwrap_err();
     assert_eq!(code, Code::NOT_AVAILABLE);
     assert!(msg.starts_with("10.0.1.0/30 is exhausted: 2 addresses in all, 1 in use, 1 resting"), "{msg}");
     world.clock.advance(std::time::Duration::from_secs(30));
     assert_eq!(asked(&node).await, Ok(()));
+    node.add(3, &[]).await.unwrap();
 }
 
 #[tokio::test]
