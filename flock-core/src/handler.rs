@@ -247,8 +247,10 @@ impl Handler {
                 self.sync(&records, &routes, announced).await
             }
             Change::Loss => {
-                self.sync(&records, &routes, announced).await?;
-                Ok(self.backends.dataplane.set_anycast(&routes).await?)
+                let silent = self.sync(&records, &routes, announced).await;
+                // Even so: on this node, nothing is to reach a pod that is gone.
+                self.backends.dataplane.set_anycast(&routes).await?;
+                silent
             }
         }
     }

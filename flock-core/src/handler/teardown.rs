@@ -85,8 +85,8 @@ impl Handler {
         }
     }
 
-    /// Takes away everything of `attachment` at once. The caller holds its lock. On
-    /// failure the reaper goes on with it.
+    /// Takes away everything of `attachment` at once; its routes go with the link. The
+    /// caller holds its lock. On failure the reaper goes on with it.
     pub(super) async fn teardown(&self, attachment: &Attachment) -> Result<(), HandlerError> {
         self.doomed().insert(attachment.key.clone(), attachment.clone());
         let done = self.try_teardown(attachment).await;
@@ -97,7 +97,6 @@ impl Handler {
     }
 
     async fn try_teardown(&self, attachment: &Attachment) -> Result<(), HandlerError> {
-        self.backends.dataplane.detach(attachment).await?;
         self.backends.dataplane.reap(&[Link::of(attachment)]).await?;
         self.forget(attachment).await?;
         self.announce_if_due().await;

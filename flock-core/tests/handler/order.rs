@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flock_core::announcer::MockRouteAnnouncer;
+use flock_core::announcer::{AnnounceError, MockRouteAnnouncer};
 use flock_core::attachment::{Addresses, Attachment, AttachmentState, Netns};
 use flock_core::clock::ManualClock;
 use flock_core::cni::{Call, Operation, RawCall, Verb};
@@ -73,6 +73,24 @@ fn addresses() -> Addresses {
     Addresses { ipv6: Some("2001:db8:1::1".parse().unwrap()), ipv4: None }
 }
 
+fn attachment() -> Attachment {
+    let Call { key, .. } = call(Verb::Del, "");
+    Attachment {
+        host_interface: key.host_interface_candidates()[0].clone(),
+        key,
+        state: AttachmentState::Committed,
+        network: "flock".parse().unwrap(),
+        pod: None,
+        pod_uid: None,
+        netns: netns(),
+        addresses: addresses(),
+        anycast: Vec::new(),
+        mtu: 1500,
+        boot_id: "boot-1".to_owned(),
+        created_ms: 0,
+    }
+}
+
 fn in_state(state: AttachmentState) -> impl Fn(&Attachment) -> bool + Send + Sync {
     move |attachment| attachment.state == state
 }
@@ -117,7 +135,6 @@ async fn a_failed_attach_is_taken_away_in_reverse_before_add_answers() {
             netns: attachment.netns.path.clone(),
         })
     });
-    mocks.dataplane.expect_detach().times(1).in_sequence(step).returning(|_| Ok(()));
     mocks.dataplane.expect_reap().times(1).in_sequence(step).returning(|_| Ok(()));
     mocks.store.expect_delete().times(1).in_sequence(step).returning(|_| Ok(()));
     mocks.ipam.expect_release().times(1).in_sequence(step).returning(|_| Ok(()));
@@ -164,4 +181,42 @@ async fn del_withdraws_before_it_detaches_and_leaves_the_link_to_the_reaper() {
     handler.add(&call(Verb::Add, ANYCAST), deadline()).await.unwrap();
     handler.del(&call(Verb::Del, "")).await.unwrap();
     assert_eq!(handler.reap().await, 0);
+}
+
+/// Its routes go with the link, however often they could not be removed by themselves.
+#[tokio::test]
+async fn del_removes_the_link_at_once_where_detaching_is_refused() {
+    let (mut mocks, mut order) = (Mocks::default(), Sequence::new());
+    let step = &mut order;
+    mocks.store.expect_get().returning(|_| Ok(Some(attachment())));
+    mocks.dataplane.expect_detach().returning(|_| {
+        Err(DataplaneError::Kernel {
+            action: "removing routes".to_owned(),
+            source: std::io::ErrorKind::PermissionDenied.into(),
+        })
+    });
+    let deleting = function(in_state(AttachmentState::Deleting));
+    mocks.store.expect_put().with(deleting).times(1).in_sequence(step).returning(|_| Ok(()));
+    mocks.dataplane.expect_reap().times(1).in_sequence(step).returning(|_| Ok(()));
+    mocks.store.expect_delete().times(1).in_sequence(step).returning(|_| Ok(()));
+    mocks.ipam.expect_release().times(1).in_sequence(step).returning(|_| Ok(()));
+
+    mocks.handler().del(&call(Verb::Del, "")).await.unwrap();
+}
+
+/// A route within the node that leads to a pod that is gone is not kept for BIRD's sake.
+#[tokio::test]
+async fn del_of_an_anycast_pod_takes_its_route_away_though_nothing_can_be_announced() {
+    let mut mocks = Mocks::default();
+    let record = Attachment { anycast: vec!["2001:db8:a::1".parse().unwrap()], ..attachment() };
+    mocks.store.expect_get().returning(move |_| Ok(Some(record.clone())));
+    mocks.store.expect_put().returning(|_| Ok(()));
+    mocks.store.expect_list().returning(|| Ok(Vec::new()));
+    mocks.announcer.expect_sync().returning(|_| {
+        Err(AnnounceError::Timeout { endpoint: "/run/flock/bird.ctl".to_owned(), seconds: 5 })
+    });
+    mocks.dataplane.expect_set_anycast().withf(<[_]>::is_empty).times(1).returning(|_| Ok(()));
+    mocks.dataplane.expect_detach().returning(|_| Ok(()));
+
+    mocks.handler().del(&call(Verb::Del, "")).await.unwrap();
 }
