@@ -1,16 +1,19 @@
 //! Pods from a directory of manifests: [`PodDirectory`].
 
+mod cache;
 mod manifest;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 
+use self::cache::Cache;
 use self::manifest::PodManifest;
 use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
 
@@ -22,7 +25,8 @@ use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
 ///   looked at.
 /// - Only a pod's name, namespace (`default` where it is missing), UID and
 ///   annotations are read.
-/// - The files are read at each request, so a change needs no reload.
+/// - The files are looked at in each request, so a change needs no reload; those that
+///   have not changed are not parsed again.
 /// - A pod that is in no file counts as one without annotations, and is answered at once.
 /// - A file that can't be read does not stand in the way of pods in other files.
 ///   But a pod that is in none of the others may be in that one, so the request for
@@ -60,20 +64,21 @@ use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
 #[derive(Debug, Clone)]
 pub struct PodDirectory {
     path: PathBuf,
+    cache: Arc<Cache>,
 }
 
 impl PodDirectory {
     /// Reads manifests in `path`. That it exists is asked at each request.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), cache: Arc::default() }
     }
 }
 
 #[async_trait]
 impl PodSource for PodDirectory {
     async fn pod(&self, wanted: &PodRef, deadline: Instant) -> Result<PodInfo, PodError> {
-        let (path, wanted) = (self.path.clone(), wanted.clone());
-        let lookup = tokio::task::spawn_blocking(move || lookup(&path, &wanted));
+        let (path, wanted, cache) = (self.path.clone(), wanted.clone(), Arc::clone(&self.cache));
+        let lookup = tokio::task::spawn_blocking(move || lookup(&path, &wanted, &cache));
         match tokio::time::timeout_at(deadline.into(), lookup).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Err(PodError::Backend(format!("reading {}: {error}", self.path.display()))),
@@ -89,7 +94,7 @@ impl PodSource for PodDirectory {
     }
 }
 
-fn lookup(directory: &Path, wanted: &PodRef) -> Result<PodInfo, PodError> {
+fn lookup(directory: &Path, wanted: &PodRef, cache: &Cache) -> Result<PodInfo, PodError> {
     let files = manifest_files(directory).map_err(|error| {
         PodError::Backend(format!(
             "can't read the directory of pod manifests {}: {error}; create it or name another one",
@@ -98,15 +103,15 @@ fn lookup(directory: &Path, wanted: &PodRef) -> Result<PodInfo, PodError> {
     })?;
     let mut found: Option<(PathBuf, PodInfo)> = None;
     let mut broken = None;
-    for path in files {
-        let pods = match manifest::read(&path) {
+    for (path, content) in cache.read(files) {
+        let pods = match &*content {
             Ok(pods) => pods,
             Err(reason) => {
-                broken.get_or_insert((path, reason));
+                broken.get_or_insert((path, reason.clone()));
                 continue;
             }
         };
-        for pod in pods.into_iter().filter(|pod| is_named(pod, wanted)) {
+        for pod in pods.iter().filter(|pod| is_named(pod, wanted)) {
             if let Some((first, _)) = &found {
                 let reason = format!(
                     "describes pod {} as {} does; remove one of the two",
@@ -115,7 +120,8 @@ fn lookup(directory: &Path, wanted: &PodRef) -> Result<PodInfo, PodError> {
                 );
                 return Err(invalid(&path, reason));
             }
-            found = Some((path.clone(), PodInfo { uid: pod.uid, annotations: pod.annotations }));
+            let info = PodInfo { uid: pod.uid.clone(), annotations: pod.annotations.clone() };
+            found = Some((path.clone(), info));
         }
     }
     match (found, broken) {
