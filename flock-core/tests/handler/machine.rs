@@ -19,6 +19,7 @@ use flock_core::dataplane::Dataplane;
 use flock_core::handler::HandlerError;
 use flock_core::ipam::Ipam;
 use flock_core::node_config::NodeConfig;
+use flock_core::pods::PodInfo;
 use flock_core::store::Store;
 use futures_util::task::noop_waker;
 use proptest::prelude::*;
@@ -26,10 +27,13 @@ use tokio::task::unconstrained;
 
 use crate::failures::Asking;
 use crate::faults::Faults;
-use crate::node::{NODE_CONFIG, Node, World, call, key, moved_config, namespace};
+use crate::node::{NODE_CONFIG, Node, World, call, key, moved_config, namespace, pod_key};
 
 /// Few, so that they get in each other's way.
 const PODS: u8 = 5;
+
+/// How long an ADD waits for its pod at most.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The last pod is another sandbox in the namespace of the first one.
 fn netns(pod: u8) -> String {
@@ -48,6 +52,10 @@ enum Step {
     Fail(u8),
     /// Released addresses have rested.
     Rest,
+    /// The pod source no longer knows this pod, or knows it again: who asks for it waits.
+    Know(u8, bool),
+    /// Whoever waits for a pod has waited too long.
+    TimeOut,
     /// The agent is killed, and the next start once more after so many polls.
     Kill(u8),
     /// Everything that is there comes to its end.
@@ -90,6 +98,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<u8>().prop_map(Step::Drop),
         3 => (0..12_u8).prop_map(Step::Fail),
         1 => Just(Step::Rest),
+        2 => (0..PODS, any::<bool>()).prop_map(|(pod, known)| Step::Know(pod, known)),
+        1 => Just(Step::TimeOut),
         1 => (0..30_u8).prop_map(Step::Kill),
         2 => Just(Step::Settle),
     ];
@@ -162,6 +172,9 @@ impl Machine {
             }
             Step::Fail(away) => self.faults.fail_later(usize::from(away)),
             Step::Rest => self.world.clock.advance(Duration::from_secs(60)),
+            Step::Know(pod, true) => self.world.pods.insert(pod_key(pod), PodInfo::default()),
+            Step::Know(pod, false) => drop(self.world.pods.remove(&pod_key(pod))),
+            Step::TimeOut => tokio::time::advance(PATIENCE).await,
             Step::Kill(polls) => self.kill(polls).await,
             Step::Settle => self.settle().await,
         }
@@ -176,7 +189,7 @@ impl Machine {
                 Box::pin(async move {
                     let mut call = self::call(Verb::Add, pod, asking.annotations());
                     call.netns = Some(netns(pod).into());
-                    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+                    let deadline = tokio::time::Instant::now().into_std() + PATIENCE;
                     Outcome::Added(pod, change, node.handler.add(&call, deadline).await)
                 })
             }
@@ -295,11 +308,14 @@ impl Machine {
         }
     }
 
-    /// Whatever the order, all of them end.
+    /// Whatever the order, all of them end, at the latest by their time-outs.
     async fn settle(&mut self) {
-        for _ in 0..20_000 {
+        for round in 0..20_000 {
             if self.running.is_empty() {
                 return;
+            }
+            if round % 1_000 == 999 {
+                tokio::time::advance(PATIENCE).await;
             }
             for which in (0..self.running.len()).rev() {
                 self.poll(which).await;
