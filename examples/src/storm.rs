@@ -203,7 +203,7 @@ impl fmt::Display for Report {
             self.served_within(50).as_secs_f64() * 1e3,
             self.served_within(99).as_secs_f64() * 1e3
         )?;
-        writeln!(f, "pings of a running pod   {}, none lost", self.pings)?;
-        write!(f, "addresses with two pods  0; left behind in records and kernel: nothing")
+        writeln!(f, "pings of a running pod   {}, all of them answered", self.pings)?;
+        write!(f, "checked                  no address had two pods, nothing is left in records and kernel")
     }
 }
