@@ -59,7 +59,7 @@ const NODE_CONFIG_WAIT: Duration = Duration::from_secs(60);
 /// Serves until `shutdown` is ready.
 ///
 /// The socket is there at once; what comes before the node is ready is answered with
-/// "try again later" (ADD, CHECK) or waits (DEL).
+/// "try again later" (ADD, CHECK) or queued (DEL).
 pub async fn run(options: Options, shutdown: impl Future<Output = ()> + Send) -> Result<(), AgentError> {
     run_with(options, |backends| backends, shutdown).await
 }
@@ -91,7 +91,8 @@ pub async fn run_with(
     let supply = Supply::begin(&options, &metrics).await?;
     let service = Arc::new(AgentService::new(
         bird.as_deref().map(|bird| bird_limits(bird, &options)),
-        server.closing(),
+        readiness.subscribe(),
+        DeletionQueue::of_run_dir(&options.run_dir),
     ));
     let speaker = bird.clone().map(|bird| (bird, options.bird_socket.clone()));
     let server = server.with_inspection(Arc::new(Inspected::new(Arc::clone(&service), speaker)));
@@ -105,7 +106,7 @@ pub async fn run_with(
     let mut shutdown = std::pin::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => None,
-        outcome = start(&options, supply, wrap, &metrics, &readiness, bird.clone()) => Some(outcome),
+        outcome = start(&options, supply, wrap, &metrics, &readiness, &service, bird.clone()) => Some(outcome),
     };
     let (mut reaper, mut keeper, mut collector, mut following) = (None, None, None, None);
     let result = match outcome {
@@ -240,13 +241,20 @@ async fn start(
     wrap: impl FnOnce(Backends) -> Backends + Send,
     metrics: &Arc<Metrics>,
     readiness: &watch::Sender<Readiness>,
+    service: &AgentService,
     bird: Option<Arc<BirdAnnouncer>>,
 ) -> Result<(Arc<Handler>, Supply), AgentError> {
     let node = &options.node_name;
     readiness.send_replace(Readiness::waiting_for(format!("NodeConfig {node}")));
     let config = supply.node_config(node, readiness).await?;
     readiness.send_replace(Readiness::waiting_for("the records and the kernel to be brought in order"));
-    match (recovered(options, config, supply.pods(), wrap, metrics, bird).await, supply) {
+    let started = async {
+        let handler = recovered(options, config, supply.pods(), wrap, metrics, bird).await?;
+        service.recovered(Arc::clone(&handler));
+        replay(&handler, options, metrics).await?;
+        Ok(handler)
+    };
+    match (started.await, supply) {
         (Ok(handler), supply) => Ok((handler, supply)),
         (Err(error), Supply::Files { .. }) => Err(error),
         (Err(error), Supply::Cluster(membership)) => {
@@ -296,7 +304,11 @@ async fn recovered(
         salvaged = recovery.salvaged,
         "records read"
     );
-    // The socket listens since before the records were read.
+    Ok(handler)
+}
+
+/// The queue is nobody's else by now: the socket listens, and deletions go to the handler.
+async fn replay(handler: &Arc<Handler>, options: &Options, metrics: &Metrics) -> Result<(), AgentError> {
     let replay = handler.replay(&DeletionQueue::of_run_dir(&options.run_dir)).await?;
     if replay != Replay::default() {
         tracing::info!(
@@ -307,9 +319,9 @@ async fn recovered(
             "queued deletions carried out"
         );
     }
-    let counting = Arc::clone(&handler);
+    let counting = Arc::clone(handler);
     metrics.queued_deletions(move || counting.queued_deletions());
-    Ok(handler)
+    Ok(())
 }
 
 /// What is seen over HTTP. That BIRD is away makes no node unready: pods reach each other on it.

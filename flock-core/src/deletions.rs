@@ -1,5 +1,6 @@
 //! Deletions that wait for an agent. A DEL must succeed where no agent runs: the plugin
-//! queues it here, and the next agent carries it out before it serves anything else.
+//! queues it here, and the next agent carries it out before it serves an ADD. An agent that
+//! listens and knows nothing of its node yet queues a DEL as well.
 //!
 //! The queue is a directory `deletions` in the run directory, with one file for each
 //! deletion, `<sequence>-<hash of the attachment>.json`:
@@ -23,11 +24,13 @@
 //! ```text
 //! plugin  finds nobody listening → locks → looks once more, without waiting
 //!         → still nobody: writes, unlocks      → somebody: unlocks, asks the agent
-//! agent   listens → locks → reads the queue, unlocks → carries it out → serves
+//! agent   listens → has a handler → locks → reads the queue, unlocks → carries it out → serves
+//!   a DEL meanwhile: finds no handler → locks → looks once more
+//!         → still none: writes, unlocks        → there is one: unlocks, has it carried out
 //! ```
 //!
-//! Whoever has the lock after the agent read the queue finds the agent listening, so
-//! that nothing is queued behind its back. The kernel lets go of the lock however its
+//! Whoever has the lock after the agent read the queue finds the agent listening, and the
+//! agent itself its handler, so that nothing is queued behind its back. The kernel lets go of the lock however its
 //! holder ends, and nobody holds it while waiting for the other side.
 //!
 //! ```
@@ -58,7 +61,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::AttachmentKey;
+use crate::boot;
 use crate::client::Deadline;
+use crate::clock::{Clock, SystemClock};
 use crate::directory::{self, Directory, failed};
 use crate::excerpt;
 use crate::name::PodKey;
@@ -66,7 +71,7 @@ use crate::name::PodKey;
 mod entry;
 mod error;
 
-pub use error::QueueError;
+pub use error::{QueueError, not_queued};
 
 /// How many deletions can wait.
 pub const CAPACITY: usize = 10_000;
@@ -87,7 +92,7 @@ pub struct Deletion {
     /// Whose it is, where the runtime said so. For people only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodKey>,
-    /// The boot in which it was queued ([`boot::id`](crate::boot::id)). In another one,
+    /// The boot in which it was queued ([`boot::id`]). In another one,
     /// there is nothing left to be deleted.
     pub boot_id: String,
     /// When it was queued, in milliseconds since 1970. For people only.
@@ -95,6 +100,12 @@ pub struct Deletion {
 }
 
 impl Deletion {
+    /// Of what exists now. Fails if the boot can't be told.
+    pub fn of_this_boot(key: AttachmentKey, pod: Option<PodKey>) -> Result<Self, QueueError> {
+        let boot_id = boot::id().map_err(QueueError::BootId)?;
+        Ok(Self { key, pod, boot_id, queued_ms: SystemClock.unix_ms() })
+    }
+
     /// Whether doing one does the other.
     fn is_same(&self, other: &Self) -> bool {
         self.key == other.key && self.boot_id == other.boot_id

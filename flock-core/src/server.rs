@@ -105,7 +105,6 @@ pub struct Server {
     /// The users that are served.
     admitted: Vec<u32>,
     inspected: Option<Arc<dyn Inspect>>,
-    close: watch::Sender<bool>,
 }
 
 impl Server {
@@ -118,14 +117,7 @@ impl Server {
     pub fn bind(path: impl Into<std::path::PathBuf>) -> Result<Self, BindError> {
         let (socket, listener) = Socket::bind(path.into())?;
         let own = rustix::process::geteuid().as_raw();
-        Ok(Self {
-            listener,
-            socket,
-            limits: Limits::default(),
-            admitted: vec![0, own],
-            inspected: None,
-            close: watch::Sender::new(false),
-        })
+        Ok(Self { listener, socket, limits: Limits::default(), admitted: vec![0, own], inspected: None })
     }
 
     /// Replaces the limits.
@@ -140,16 +132,12 @@ impl Server {
         Self { inspected: Some(inspected), ..self }
     }
 
-    /// Becomes true when the server has begun to shut down and nobody finds it any more.
-    pub fn closing(&self) -> watch::Receiver<bool> {
-        self.close.subscribe()
-    }
-
     /// Answers requests until `shutdown` is ready; then accepts no more, tells waiting
     /// clients to come back later and waits for the requests at work, no longer than
     /// [`Limits::drain`]. Returns how many were not done by then.
     pub async fn run(self, service: Arc<dyn Service>, shutdown: impl Future<Output = ()>) -> usize {
-        let Self { listener, socket, limits, admitted, inspected, close } = self;
+        let Self { listener, socket, limits, admitted, inspected } = self;
+        let close = watch::Sender::new(false);
         let host = Arc::new(Host::new(service, inspected, limits, admitted, close.subscribe()));
         let lobby = Lobby::new(limits.waiting);
         let mut connections = JoinSet::new();

@@ -10,7 +10,7 @@ use flock_core::frame::{Inquiry, MAX_LEN, Response};
 use flock_core::handler::Handler;
 use flock_core::server::Inspect;
 
-use crate::agent::service::{AgentService, starting};
+use crate::agent::service::AgentService;
 
 /// What an answer has around its content, in bytes; no more than this.
 const ENVELOPE: usize = 64;
@@ -61,7 +61,7 @@ impl Inspected {
 impl Inspect for Inspected {
     async fn inspect(&self, inquiry: Inquiry) -> Response {
         let Some(handler) = self.service.current() else {
-            return Response::Error(starting(cni::Code::TRY_AGAIN_LATER));
+            return Response::Error(self.service.starting(cni::Code::TRY_AGAIN_LATER));
         };
         let answer = match inquiry {
             Inquiry::View => self.view(&handler).await,

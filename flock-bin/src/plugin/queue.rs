@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use flock_core::attachment::AttachmentKey;
-use flock_core::boot;
 use flock_core::client::{self, ClientError, Deadline, SOCKET_NAME};
-use flock_core::clock::{Clock, SystemClock};
 use flock_core::cni::{Args, Code, Error};
-use flock_core::deletions::{Deletion, DeletionQueue, QueueError};
+use flock_core::deletions::{Deletion, DeletionQueue, not_queued};
 use flock_core::frame::{Request, Response};
 
 /// What came of a request.
@@ -47,7 +45,7 @@ impl Queue<'_> {
                 // An agent listens by now.
                 Ok(false) if attempts < ATTEMPTS => attempts += 1,
                 Ok(false) => return Err(error),
-                Err(queue) => return Err(neither(&error, &queue)),
+                Err(queue) => return Err(not_queued(&error, &queue)),
             }
         }
     }
@@ -58,9 +56,8 @@ impl Queue<'_> {
         if client::is_listening(socket)? {
             return Ok(false);
         }
-        let boot_id = boot::id().map_err(QueueError::BootId)?;
         let pod = Args::parse(self.args).ok().and_then(|args| args.pod);
-        queue.push(&Deletion { key: self.key.clone(), pod, boot_id, queued_ms: SystemClock.unix_ms() })?;
+        queue.push(&Deletion::of_this_boot(self.key.clone(), pod)?)?;
         Ok(true)
     }
 
@@ -72,14 +69,5 @@ impl Queue<'_> {
             self.key,
             queue.path().display()
         )
-    }
-}
-
-/// Neither the agent nor the queue took the deletion.
-fn neither(agent: &Error, queue: &Error) -> Error {
-    Error {
-        code: queue.code,
-        msg: format!("{}, and the deletion can't be queued: {}", agent.msg, queue.msg),
-        details: format!("{}; for the queue: {}", agent.details, queue.details),
     }
 }

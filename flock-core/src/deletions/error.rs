@@ -65,6 +65,15 @@ impl From<Failure> for QueueError {
     }
 }
 
+/// What a runtime is told where neither the agent nor the queue took a deletion.
+pub fn not_queued(agent: &cni::Error, queue: &cni::Error) -> cni::Error {
+    cni::Error {
+        code: queue.code,
+        msg: format!("{}, and the deletion can't be queued: {}", agent.msg, queue.msg),
+        details: format!("{}; for the queue: {}", agent.details, queue.details),
+    }
+}
+
 /// The runtime comes again: what could not be queued now may be deleted then.
 impl From<QueueError> for cni::Error {
     fn from(error: QueueError) -> Self {

@@ -39,8 +39,8 @@ pub struct QueuedDeletions {
 impl Handler {
     /// Carries out the deletions that plugins have queued while no agent ran, in their
     /// order, and takes away the links. Comes after [`recover`](Self::recover), before
-    /// requests are served, and when the server listens already: what is queued after
-    /// that is queued by nobody.
+    /// anything but DEL is served, and when the server listens and has deletions carried
+    /// out already: what is queued after that is queued by nobody.
     ///
     /// A deletion that fails stays in the queue. The reaper tries it again, and so does
     /// the next ADD of the same attachment, before it does anything else. A crash in the

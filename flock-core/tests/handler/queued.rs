@@ -81,6 +81,28 @@ async fn what_is_queued_is_gone_when_it_was_replayed() {
     world.assert_empty(&node).await;
 }
 
+/// A runtime does not wait for the replay, and may delete what is queued once more.
+#[tokio::test]
+async fn deletions_beside_a_replay_come_to_the_same() {
+    let (world, queue) = (World::new(), Queue::new());
+    let node = world.node(Faults::failing([]));
+    node.start(&queue).await;
+    for pod in 1..=4 {
+        node.add(pod, &[("anycast", "2001:db8:a::1")]).await.unwrap();
+    }
+    for pod in [2, 1, 3] {
+        queue.push(pod);
+    }
+    let node = world.node(Faults::failing([]));
+    node.recover().await.unwrap();
+    let (replay, ..) =
+        tokio::join!(node.handler.replay(&queue.queue), node.del(1), node.del(4), node.del(3), node.del(9));
+    assert_eq!(replay.unwrap(), Replay { done: 3, ..Replay::default() });
+    assert_eq!(queue.waiting(), 0);
+    assert_eq!(node.handler.reap().await, 0);
+    world.assert_empty(&node).await;
+}
+
 #[tokio::test]
 async fn deletions_of_another_boot_delete_nothing() {
     let (world, queue) = (World::new(), Queue::new());
