@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use flock_core::boot;
 use flock_core::client::Deadline;
-use flock_core::cni::{CniResult, Code, Error, Operation};
+use flock_core::cni::{CniResult, Code, Error, Operation, Verb};
 use flock_core::deletions::DeletionQueue;
 use flock_core::frame::{self, Request, Response};
 use flock_core::server::{Server, Service};
@@ -243,6 +243,56 @@ fn an_agent_that_is_there_by_now_is_asked() {
     }
     lab.serve();
     drop(locked);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{output:?}");
+    assert_eq!(lab.queued(), Vec::<String>::new());
+}
+
+/// A live agent that can't do it now is not asked again at once: the runtime comes again.
+#[test]
+fn an_agent_that_says_no_is_asked_once() {
+    let lab = Lab::without_agent();
+    let listener = UnixListener::bind(lab.dir.path().join("flock.sock")).unwrap();
+    let agent = thread::spawn(move || {
+        let mut connections = 0;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            connections += 1;
+            let Ok(json) = frame::read(&mut stream) else { continue };
+            if Request::from_json(&json).unwrap().verb == Verb::Status {
+                break;
+            }
+            let busy = Error::new(Code::TRY_AGAIN_LATER, "no buffer space", "wait");
+            frame::write(&mut stream, &Response::from(busy)).unwrap();
+        }
+        connections
+    });
+    assert_fails(&lab.run("DEL", "eth0"), 11, "no buffer space");
+    assert_eq!(lab.queued(), Vec::<String>::new());
+    lab.run("STATUS", "");
+    assert_eq!(agent.join().unwrap(), 2, "connections, one of which is the last");
+}
+
+/// It takes no request any more, and the next one is there already.
+#[test]
+fn a_deletion_that_meets_an_agent_at_its_end_is_the_next_ones() {
+    let lab = Lab::without_agent();
+    let socket = lab.dir.path().join("flock.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (answered, next) = (std::sync::mpsc::channel(), socket.clone());
+    let agent = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        frame::read(&mut stream).unwrap();
+        fs::remove_file(&next).unwrap();
+        answered.0.send(()).unwrap();
+        stream
+    });
+    let mut child = plugin("DEL", "eth0").spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lab.config("1.1.0", 20).as_bytes()).unwrap();
+    answered.1.recv().unwrap();
+    lab.serve();
+    // The connection ends without an answer.
+    drop(agent.join().unwrap());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{output:?}");
     assert_eq!(lab.queued(), Vec::<String>::new());

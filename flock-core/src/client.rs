@@ -177,7 +177,7 @@ pub enum ClientError {
         limit: Duration,
     },
     /// The agent went away in the middle.
-    #[error("flock-agent closed the connection on {} and did not {}", .socket.display(), .step.as_str())]
+    #[error("flock-agent closed the connection on {} and did not {}: it was stopped, or it died", .socket.display(), .step.as_str())]
     Closed {
         /// Where it listened.
         socket: PathBuf,

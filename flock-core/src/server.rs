@@ -132,9 +132,12 @@ impl Server {
         Self { inspected: Some(inspected), ..self }
     }
 
-    /// Answers requests until `shutdown` is ready; then accepts no more, tells waiting
-    /// clients to come back later and waits for the requests at work, no longer than
+    /// Answers requests until `shutdown` is ready; then accepts no more, closes the connections of
+    /// waiting clients without an answer and waits for the requests at work, no longer than
     /// [`Limits::drain`]. Returns how many were not done by then.
+    ///
+    /// An answer comes from an agent that lives: a DEL that gets none is queued or told to the
+    /// next agent, one that is refused is for the runtime to repeat.
     pub async fn run(self, service: Arc<dyn Service>, shutdown: impl Future<Output = ()>) -> usize {
         let Self { listener, socket, limits, admitted, inspected } = self;
         let close = watch::Sender::new(false);

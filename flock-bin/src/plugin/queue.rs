@@ -4,7 +4,7 @@ use std::path::Path;
 
 use flock_core::attachment::AttachmentKey;
 use flock_core::client::{self, ClientError, Deadline, SOCKET_NAME};
-use flock_core::cni::{Args, Code, Error};
+use flock_core::cni::{Args, Error};
 use flock_core::deletions::{Deletion, DeletionQueue, not_queued};
 use flock_core::frame::{Request, Response};
 
@@ -34,8 +34,6 @@ impl Queue<'_> {
         let mut attempts = 1;
         loop {
             let error = match client::call(&socket, request.clone(), deadline) {
-                // One that is about to end takes no more requests.
-                Ok(Response::Error(error)) if error.code == Code::TRY_AGAIN_LATER => error,
                 Ok(response) => return Ok(Answer::Agents(response)),
                 Err(error @ (ClientError::NotRunning { .. } | ClientError::Closed { .. })) => error.into(),
                 Err(error) => return Err(error.into()),

@@ -52,6 +52,8 @@ enum Unread {
     Refused(Error),
     /// There is no more room for it.
     Dismissed,
+    /// The server ends.
+    Closing,
 }
 
 impl Host {
@@ -78,7 +80,7 @@ impl Host {
         let read = self.read(&mut stream, &mut seat).await;
         let (request, _large) = match read {
             Ok(read) => read,
-            Err(Unread::Left) => return,
+            Err(Unread::Left | Unread::Closing) => return,
             Err(Unread::Refused(error)) => return send_off(&stream, &error.into()),
             Err(Unread::Dismissed) => {
                 debug!("a client that sent no request made room for another one");
@@ -92,8 +94,9 @@ impl Host {
         drop(seat);
         let response = match request {
             Incoming::Request(request) => self.answer(request).await,
-            Incoming::Inquiry(inquiry) => self.inspect(inquiry).await,
+            Incoming::Inquiry(inquiry) => Some(self.inspect(inquiry).await),
         };
+        let Some(response) = response else { return };
         let written = timeout(self.limits.write, frame::write_async(&mut stream, &response)).await;
         match written {
             Ok(Ok(())) => {}
@@ -137,7 +140,7 @@ impl Host {
                     "send the whole request at once",
                 ))),
             },
-            _ = closing.wait_for(|closing| *closing) => return Err(Unread::Refused(shutting_down())),
+            _ = closing.wait_for(|closing| *closing) => return Err(Unread::Closing),
             () = seat.dismissed() => return Err(Unread::Dismissed),
         };
         let request = Incoming::from_json(&json).map_err(|error| Unread::Refused(error.into()))?;
@@ -155,14 +158,16 @@ impl Host {
         Ok((frame::read_body_async(stream, len).await?, large))
     }
 
-    async fn answer(&self, mut request: Request) -> Response {
+    /// None where the server ends before it was worked on: a connection that ends without
+    /// an answer tells the client that there was no agent for it.
+    async fn answer(&self, mut request: Request) -> Option<Response> {
         let span = span(&request);
         let start = Instant::now();
-        let work = match self.turn(&request).await {
+        let work = match self.turn(&request).await? {
             Ok(work) => work,
             Err(error) => {
                 span.in_scope(|| warn!(elapsed = ?start.elapsed(), code = error.code.0, %error, "failed"));
-                return error.into();
+                return Some(error.into());
             }
         };
         let waited = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -179,7 +184,7 @@ impl Host {
             drop(work);
             response
         };
-        finished(tokio::spawn(work.instrument(span)).await)
+        Some(finished(tokio::spawn(work.instrument(span)).await))
     }
 
     async fn inspect(&self, inquiry: Inquiry) -> Response {
@@ -195,20 +200,20 @@ impl Host {
         finished(tokio::spawn(work.instrument(span)).await)
     }
 
-    /// The right to be worked on.
-    async fn turn(&self, request: &Request) -> Result<OwnedSemaphorePermit, Error> {
+    /// The right to be worked on; none of either where the server ends.
+    async fn turn(&self, request: &Request) -> Option<Result<OwnedSemaphorePermit, Error>> {
         let mut closing = self.closing.clone();
         let remaining = Duration::from_millis(request.remaining_ms);
         tokio::select! {
             biased;
             turn = timeout(remaining, Arc::clone(&self.work).acquire_owned()) => match turn {
-                Ok(Ok(turn)) => Ok(turn),
-                _ => Err(busy(&format!(
+                Ok(Ok(turn)) => Some(Ok(turn)),
+                _ => Some(Err(busy(&format!(
                     "{} other requests were at work for all of the {} ms that this one had",
                     self.limits.work, request.remaining_ms
-                ))),
+                )))),
             },
-            _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
+            _ = closing.wait_for(|closing| *closing) => None,
         }
     }
 }
@@ -228,14 +233,6 @@ fn busy(why: &str) -> Error {
         Code::TRY_AGAIN_LATER,
         format!("flock-agent is busy: {why}"),
         "runtimes try again by themselves; if it stays so, look at the log of flock-agent and at who connects to its socket",
-    )
-}
-
-fn shutting_down() -> Error {
-    Error::new(
-        Code::TRY_AGAIN_LATER,
-        "flock-agent is shutting down",
-        "it takes requests again as soon as it is started",
     )
 }
 
