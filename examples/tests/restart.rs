@@ -149,6 +149,15 @@ fn a_half_made_attachment_is_gone_after_the_restart() -> Result<()> {
         let node = &mut fabric.nodes[0];
         node.start()?;
         let kept = node.add_pod("kept", &[])?;
+        // What BIRD learned later would be a change of the node's routes.
+        until("routes from the router", LIMIT, || {
+            let learned =
+                ["-4", "-6"].map(|family| node.netns.ip(&[family, "route", "show", "proto", "bird"]));
+            let [v4, v6] = learned;
+            let (v4, v6) = (v4?, v6?);
+            let all = !v4.is_empty() && !v6.is_empty();
+            Ok(if all { Probe::Done(()) } else { Probe::Waiting(v4 + &v6) })
+        })?;
         let before = State::of(node, &[&kept])?;
         let half = node.add_pod("half", &[])?;
         node.agent().unwrap().kill()?;

@@ -33,7 +33,9 @@ impl Handler {
                     tracing::info!(attachment = %record.owner(), "deleted: the runtime does not know it");
                     deleted += 1;
                 }
-                Ok(false) => tracing::info!(attachment = %record.owner(), "left alone: a request is at work on it, or has changed it"),
+                Ok(false) => {
+                    tracing::info!(attachment = %record.owner(), "left alone: a request is at work on it, or has changed it")
+                }
                 Err(error) => {
                     tracing::warn!(attachment = %record.owner(), %error, "could not be deleted");
                     left.push((record.key.clone(), error));
