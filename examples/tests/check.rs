@@ -69,8 +69,8 @@ impl Lab {
         fs::write(self.file(pod), text.replace(from, to)).unwrap();
     }
 
-    fn on_node(&self, command: &str) -> Result<()> {
-        run(self.node().netns.command("sh").args(["-c", command])).map(drop)
+    fn on_node(&self, command: &str) -> Result<String> {
+        run(self.node().netns.command("sh").args(["-c", command]))
     }
 
     /// The judge finds all of `expected`, each in a line of its own, and nothing else.
@@ -280,6 +280,37 @@ fn records_are_found_and_mended_offline() -> Result<()> {
         lab.assert_found(Mode::Offline, "for a person", &expected)?;
         let left = judge::repair(lab.node(), Mode::Offline)?;
         assert!(!left.agrees && left.said.contains(&gone_path), "{left}");
+        Ok(())
+    })
+}
+
+/// A start that ends between setting a record aside and making a new one.
+#[test]
+fn a_record_that_was_set_aside_and_not_made_anew_costs_no_pod_its_network() -> Result<()> {
+    sandbox::within("a_record_that_was_set_aside_and_not_made_anew_costs_no_pod_its_network", |_| {
+        let mut lab = Lab::new()?;
+        lab.kill_agent()?;
+        let link = lab.record(&lab.db).host_interface;
+        let index = || lab.on_node(&format!("ip -o link show dev {link} | cut -d : -f 1"));
+        let before = index()?;
+        fs::write(lab.file(&lab.db), "{").unwrap();
+        let directory = lab.node().files().run.join("attachments");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (_, set_aside) = runtime.block_on(FileStore::open(&directory)).unwrap();
+        let [set_aside] = &set_aside[..] else { panic!("{set_aside:?}") };
+
+        let expected = format!(
+            "container node1-db (eth0): {link} is there, and there is no record: it could not be read and is \
+             kept as {}; to mend it: start flock-agent anew, or stop it and run flock-agent check --offline \
+             --repair",
+            set_aside.kept_as.display()
+        );
+        lab.assert_found(Mode::Offline, "a record that was set aside", &[&expected])?;
+        lab.assert_mended(Mode::Offline, "a record that was set aside")?;
+        assert_eq!(index()?, before, "its link is another one");
+        for address in &lab.db.addresses {
+            lab.on_node(&format!("ping -c 1 -W 5 {address}"))?;
+        }
         Ok(())
     })
 }

@@ -18,7 +18,6 @@ use flock_core::name::NodeName;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::PodSource;
 use flock_core::server::{Server, Service};
-use flock_core::store::FileStore;
 use flock_netlink::NetlinkDataplane;
 use tokio::sync::watch;
 
@@ -46,6 +45,7 @@ pub mod metrics;
 pub mod options;
 mod pods;
 pub mod readiness;
+mod records;
 mod remembered;
 mod reporting;
 mod service;
@@ -273,37 +273,29 @@ async fn recovered(
     metrics: &Arc<Metrics>,
     bird: Option<Arc<BirdAnnouncer>>,
 ) -> Result<Arc<Handler>, AgentError> {
-    let (store, set_aside) = FileStore::open(options.run_dir.join("attachments")).await?;
-    let unreadable = store.unreadable().to_vec();
+    let settings = settings(options)?;
+    let dataplane = Arc::new(NetlinkDataplane::with_proc(&options.proc_dir)?);
     let clock = Arc::new(SystemClock);
     let announcer: Arc<dyn RouteAnnouncer> = match bird {
         None => Arc::new(MemoryAnnouncer::default()),
         Some(bird) => bird,
     };
-    let backends = Backends {
-        ipam: Arc::new(MemoryIpam::new(clock.clone(), options.address_rest, clock_seed())),
-        store: Arc::new(store),
-        dataplane: Arc::new(NetlinkDataplane::with_proc(&options.proc_dir)?),
-        announcer,
-        pods,
-        clock,
+    let compose = |store| {
+        let backends = Backends {
+            ipam: Arc::new(MemoryIpam::new(clock.clone(), options.address_rest, clock_seed())),
+            store: Arc::new(store),
+            dataplane,
+            announcer,
+            pods,
+            clock,
+        };
+        Handler::new(metered(wrap(backends), metrics), config, settings)
     };
-    let handler = Handler::new(metered(wrap(backends), metrics), config, settings(options)?);
-    let recovery = handler.recover(&unreadable).await?;
+    let (handler, recovery) = records::recovered::<AgentError>(&options.run_dir, compose).await?;
     metrics.recovered(&recovery);
     let handler = Arc::new(handler);
     let counting = Arc::clone(&handler);
     metrics.collected(move || counting.collected());
-    tracing::info!(
-        committed = recovery.committed,
-        repaired = recovery.repaired,
-        undone = recovery.undone,
-        other_boot = recovery.other_boot,
-        orphans = recovery.orphans,
-        set_aside = set_aside.len(),
-        salvaged = recovery.salvaged,
-        "records read"
-    );
     Ok(handler)
 }
 

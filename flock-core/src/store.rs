@@ -14,7 +14,7 @@ pub mod conformance;
 mod file;
 mod memory;
 
-pub use file::{Contents, FileStore, SetAside, Unreadable};
+pub use file::{Contents, FileStore, Kept, SetAside, Unreadable};
 pub use memory::MemoryStore;
 
 /// Keeps attachments so that they survive the death of the process at any instruction.

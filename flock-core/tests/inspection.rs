@@ -184,6 +184,11 @@ async fn every_difference_is_told_with_what_mends_it() {
 
 async fn of_records(text: &mut String) {
     case(text, "a record is no JSON", async |world| fs::write(world.file("db"), "{").unwrap()).await;
+    case(text, "a record was set aside, and none took its place", async |world| {
+        fs::rename(world.file("db"), world.directory.path().join("db-0123456789@eth0.json.corrupt-1"))
+            .unwrap();
+    })
+    .await;
     case(text, "a file that is nobody's record", async |world| {
         fs::write(world.directory.path().join("x.json"), "").unwrap();
     })

@@ -25,6 +25,7 @@ pub mod options;
 mod repair;
 mod report;
 
+use crate::agent::records;
 use options::{CheckOptions, Output};
 pub use report::Report;
 
@@ -156,7 +157,7 @@ impl Judge<'_> {
 
     async fn records(&self) -> Result<(Option<View>, Contents), CheckError> {
         let view = if self.options.offline { None } else { Some(self.view().await?) };
-        let directory = self.options.run_dir.join("attachments");
+        let directory = records::directory(&self.options.run_dir);
         let contents = tokio::task::spawn_blocking(move || FileStore::inspect(directory)).await??;
         Ok((view, contents))
     }

@@ -1,12 +1,14 @@
 //! What does not agree between records, leases and links.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{Drift, FoundLink};
 use crate::inspection::look::{Look, is_salvaged};
 use crate::inspection::{Difference, HeldLease, Remedy};
+use crate::store::Kept;
 
 impl Look {
     /// Files in the directory of records that should not be there.
@@ -15,8 +17,7 @@ impl Look {
             if file.key.as_ref().is_some_and(|key| !self.is_steady(key)) {
                 continue;
             }
-            let is_known = file.key.as_ref().is_some_and(|key| self.lease(key).is_some());
-            let remedy = if is_known { Remedy::Repair } else { Remedy::Restart };
+            let remedy = file.key.as_ref().map_or(Remedy::Restart, |key| self.remedy_of_lost(key));
             let reason = format!("is not a valid record: {}", file.reason);
             found.push(Difference::new(file.path.display(), reason, remedy));
         }
@@ -98,8 +99,13 @@ impl Look {
                 continue;
             }
             if self.has_no_record(owner) {
-                let what = format!("{interface} is there, and there is no record");
-                found.push(Difference::new(shown(owner), what, Remedy::Repair));
+                let mut what = format!("{interface} is there, and there is no record");
+                let mut remedy = Remedy::Repair;
+                if let Some(Kept { path, .. }) = self.after().kept_of(owner) {
+                    let _ = write!(what, ": it could not be read and is kept as {}", path.display());
+                    remedy = self.remedy_of_lost(owner);
+                }
+                found.push(Difference::new(shown(owner), what, remedy));
             } else if let Some(record) = self.after().records.get(owner)
                 && self.is_steady(owner)
                 && record.host_interface != *interface
@@ -147,6 +153,12 @@ impl Look {
 
     fn is_unreadable(&self, key: &AttachmentKey) -> bool {
         self.after().unreadable.iter().any(|file| file.key.as_ref() == Some(key))
+    }
+
+    /// Of a record that can't be read: an agent that knows it writes it again, a new start makes
+    /// one from the link.
+    fn remedy_of_lost(&self, key: &AttachmentKey) -> Remedy {
+        if self.lease(key).is_some() { Remedy::Repair } else { Remedy::Restart }
     }
 
     fn lease(&self, key: &AttachmentKey) -> Option<Addresses> {

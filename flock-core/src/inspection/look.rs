@@ -60,6 +60,10 @@ impl Kernel {
         let node = dataplane.check_node(&wanted).await?;
         Ok(Self { links, drifts: committed.into_iter().zip(drifts).collect(), node })
     }
+
+    fn has_link_of(&self, key: &AttachmentKey) -> bool {
+        self.links.iter().any(|found| found.link.owner.as_ref() == Some(key))
+    }
 }
 
 impl Look {
@@ -83,11 +87,15 @@ impl Look {
 
     /// What a person should know and what is not wrong.
     pub fn notes(&self) -> Vec<String> {
-        let set_aside = self.after().set_aside.iter().map(|path| {
+        // The others are differences: what mends those needs them.
+        let is_needed =
+            |key: &AttachmentKey| self.after().kept_of(key).is_some() && self.kernel.has_link_of(key);
+        let set_aside = self.after().set_aside.iter();
+        let set_aside = set_aside.filter(|kept| !kept.key.as_ref().is_some_and(is_needed)).map(|kept| {
             format!(
                 "{} was set aside at an earlier start because it could not be read; \
                  remove it once nobody wants to look at it",
-                path.display()
+                kept.path.display()
             )
         });
         let salvaged = self.after().records.values().filter(|record| is_salvaged(record)).map(|record| {

@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-pub use self::contents::{Contents, Unreadable};
+pub use self::contents::{Contents, Kept, Unreadable};
 use self::directory::Directory;
 use super::{Store, StoreError};
 use crate::attachment::{Attachment, AttachmentKey};
@@ -98,8 +98,6 @@ pub struct SetAside {
     pub kept_as: PathBuf,
     /// What is wrong with it.
     pub reason: String,
-    /// Whose record it was, by its name; `None` if that is no record's name.
-    pub key: Option<AttachmentKey>,
 }
 
 impl FileStore {

@@ -1,6 +1,7 @@
 //! Mending while no agent runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flock_core::announcer::MemoryAnnouncer;
 use flock_core::client::SOCKET_NAME;
@@ -10,13 +11,14 @@ use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::node_config::NodeConfig;
 use flock_core::server::Claim;
-use flock_core::store::FileStore;
 
 use crate::agent::check::CheckError;
 use crate::agent::check::options::CheckOptions;
 use crate::agent::pods::PlainPods;
+use crate::agent::records;
 
-/// Does what a starting agent does, without announcing anything. No agent can start meanwhile.
+/// Does with records and kernel what a starting agent does. What is announced, and the queue of
+/// deletions, are left to the next agent; none can start meanwhile.
 pub(super) async fn offline(
     options: &CheckOptions,
     dataplane: Arc<dyn Dataplane>,
@@ -24,17 +26,18 @@ pub(super) async fn offline(
     boot_id: &str,
 ) -> Result<(), CheckError> {
     let _alone = Claim::of(&options.run_dir.join(SOCKET_NAME)).map_err(CheckError::AgentRuns)?;
-    let (store, set_aside) = FileStore::open(options.run_dir.join("attachments")).await?;
     let clock = Arc::new(SystemClock);
-    let backends = Backends {
-        ipam: Arc::new(MemoryIpam::new(clock.clone(), std::time::Duration::ZERO, 0)),
-        store: Arc::new(store),
-        dataplane,
-        announcer: Arc::new(MemoryAnnouncer::default()),
-        pods: Arc::new(PlainPods),
-        clock,
+    let compose = |store| {
+        let backends = Backends {
+            ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
+            store: Arc::new(store),
+            dataplane,
+            announcer: Arc::new(MemoryAnnouncer::default()),
+            pods: Arc::new(PlainPods),
+            clock,
+        };
+        Handler::new(backends, config, Settings::new(boot_id))
     };
-    let unreadable: Vec<_> = set_aside.iter().filter_map(|file| file.key.clone()).collect();
-    Handler::new(backends, config, Settings::new(boot_id)).recover(&unreadable).await?;
+    records::recovered::<CheckError>(&options.run_dir, compose).await?;
     Ok(())
 }

@@ -21,7 +21,7 @@ pub struct Contents {
     /// What an interrupted write left.
     pub unfinished: Vec<PathBuf>,
     /// What was set aside at an earlier start.
-    pub set_aside: Vec<PathBuf>,
+    pub set_aside: Vec<Kept>,
 }
 
 /// A file that should be a record.
@@ -35,7 +35,22 @@ pub struct Unreadable {
     pub key: Option<AttachmentKey>,
 }
 
+/// A file that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// Whose record it was, by its old name; `None` if that is no record's name.
+    pub key: Option<AttachmentKey>,
+}
+
 impl Contents {
+    /// A file of `key` that was set aside, where no record has taken its place.
+    pub fn kept_of(&self, key: &AttachmentKey) -> Option<&Kept> {
+        let kept = self.set_aside.iter().find(|kept| kept.key.as_ref() == Some(key));
+        kept.filter(|_| !self.records.contains_key(key))
+    }
+
     /// Looks at `directory`, also while a store has it open.
     pub(super) fn read(directory: &Path) -> Result<Self, StoreError> {
         let mut contents = Self::default();
@@ -66,8 +81,8 @@ impl Contents {
             };
             let key = key_of(&name.to_string_lossy());
             self.unreadable.push(Unreadable { path, reason, key });
-        } else if name_before(&name.to_string_lossy()).is_some() {
-            self.set_aside.push(path);
+        } else if let Some(before) = name_before(&name.to_string_lossy()) {
+            self.set_aside.push(Kept { path, key: key_of(before) });
         }
     }
 }

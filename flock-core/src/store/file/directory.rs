@@ -98,8 +98,7 @@ impl Directory {
 
     fn set_aside(&self, path: PathBuf, reason: String) -> Result<SetAside, StoreError> {
         let kept_as = self.0.set_aside(&path)?;
-        let key = record::key_of(&path.file_name().unwrap_or_default().to_string_lossy());
-        Ok(SetAside { path, kept_as, reason, key })
+        Ok(SetAside { path, kept_as, reason })
     }
 }
 
