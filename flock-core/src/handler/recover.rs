@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState, Netns};
-use crate::dataplane::Link;
+use crate::dataplane::{FoundLink, Link};
 use crate::handler::mend::Mending;
 use crate::handler::{Handler, HandlerError};
 use crate::ipam::{IpamError, LeaseOwner};
@@ -37,6 +37,7 @@ impl Handler {
     /// ([`FileStore::unreadable`](crate::store::FileStore::unreadable)). Their pods are running: a link of
     /// theirs is not removed but gets a new record, from what the kernel knows.
     ///
+    /// A link that can't be removed is left to the reaper, which holds its addresses until then.
     /// Traffic of running pods is untouched.
     pub async fn recover(&self, unreadable: &[AttachmentKey]) -> Result<Recovery, HandlerError> {
         let _alone = self.configuring.lock().await;
@@ -50,7 +51,6 @@ impl Handler {
         recovery.undone = undone;
         self.remove_orphans(&mut recovery).await?;
         self.remove_strays().await?;
-
         self.publish().await?;
         Ok(recovery)
     }
@@ -60,29 +60,15 @@ impl Handler {
     /// drift in there is not mended. DEL needs neither.
     async fn salvage(&self, unreadable: &[AttachmentKey]) -> Result<usize, HandlerError> {
         let mut salvaged = 0;
-        // The name is lost with the record, and nothing but GC would need it.
-        let Some(network) = NetworkName::new("unknown").ok().filter(|_| !unreadable.is_empty()) else {
+        if unreadable.is_empty() {
             return Ok(salvaged);
-        };
+        }
         for found in self.backends.dataplane.list().await? {
-            let Some(key) = found.link.owner.filter(|owner| unreadable.contains(owner)) else { continue };
-            if self.backends.store.get(&key).await?.is_some() {
+            let Some(attachment) = self.of_link(found, AttachmentState::Committed) else { continue };
+            let key = &attachment.key;
+            if !unreadable.contains(key) || self.backends.store.get(key).await?.is_some() {
                 continue;
             }
-            let attachment = Attachment {
-                key,
-                state: AttachmentState::Committed,
-                network: network.clone(),
-                pod: None,
-                pod_uid: None,
-                netns: Netns { path: PathBuf::new(), device: 0, inode: 0 },
-                host_interface: found.link.interface,
-                addresses: found.addresses,
-                anycast: Vec::new(),
-                mtu: found.mtu,
-                boot_id: self.settings.boot_id.clone(),
-                created_ms: self.backends.clock.unix_ms(),
-            };
             tracing::warn!(
                 attachment = %attachment.owner(),
                 "made a new record for a running container from its link; anycast addresses of its pod are \
@@ -92,6 +78,25 @@ impl Handler {
             salvaged += 1;
         }
         Ok(salvaged)
+    }
+
+    /// What the kernel knows of an attachment; `None` where the link names no owner.
+    fn of_link(&self, found: FoundLink, state: AttachmentState) -> Option<Attachment> {
+        Some(Attachment {
+            key: found.link.owner?,
+            state,
+            // Nobody knows, and nothing but GC would ask.
+            network: NetworkName::new("unknown").ok()?,
+            pod: None,
+            pod_uid: None,
+            netns: Netns { path: PathBuf::new(), device: 0, inode: 0 },
+            host_interface: found.link.interface,
+            addresses: found.addresses,
+            anycast: Vec::new(),
+            mtu: found.mtu,
+            boot_id: self.settings.boot_id.clone(),
+            created_ms: self.backends.clock.unix_ms(),
+        })
     }
 
     /// The records of this boot, complete ones and others, with their addresses held.
@@ -151,14 +156,41 @@ impl Handler {
     async fn remove_orphans(&self, recovery: &mut Recovery) -> Result<(), HandlerError> {
         let known: BTreeSet<AttachmentKey> =
             self.backends.store.list().await?.into_iter().map(|record| record.key).collect();
-        let found = self.backends.dataplane.list().await?;
-        let mut orphans: Vec<Link> = found.into_iter().map(|found| found.link).collect();
-        orphans.retain(|link| link.owner.as_ref().is_none_or(|owner| !known.contains(owner)));
-        if !orphans.is_empty() {
-            tracing::warn!(links = orphans.len(), "removing links that no record knows");
-            self.backends.dataplane.reap(&orphans).await?;
-        }
+        let mut orphans = self.backends.dataplane.list().await?;
+        orphans.retain(|found| found.link.owner.as_ref().is_none_or(|owner| !known.contains(owner)));
         recovery.orphans = orphans.len();
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(links = orphans.len(), "removing links that no record knows");
+        let links: Vec<Link> = orphans.iter().map(|found| found.link.clone()).collect();
+        for (found, removed) in orphans.into_iter().zip(self.remove_links(&links).await) {
+            if let Err(error) = removed {
+                tracing::error!(%error, interface = %found.link.interface, "it could not be removed");
+                self.adopt(found).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an attachment that is being deleted of a link that no record knows and that can't be
+    /// removed: nobody else gets its addresses, and the reaper goes on trying.
+    ///
+    /// Nothing can be done about one that names no owner, or is the second one of its owner.
+    pub(super) async fn adopt(&self, found: FoundLink) -> Result<(), HandlerError> {
+        let Some(attachment) = self.of_link(found, AttachmentState::Deleting) else { return Ok(()) };
+        let key = &attachment.key;
+        if self.is_doomed(key) || self.backends.store.get(key).await?.is_some() {
+            return Ok(());
+        }
+        let owner = LeaseOwner { key: key.clone(), pod: None };
+        if let Err(error) = self.backends.ipam.restore(&owner, attachment.addresses).await {
+            tracing::error!(%error, attachment = %key, "its addresses are not held");
+        }
+        if let Err(error) = self.backends.store.put(&attachment).await {
+            tracing::error!(%error, attachment = %key, "it has no record; the next start finds its link again");
+        }
+        self.doom(attachment);
         Ok(())
     }
 }

@@ -1,65 +1,76 @@
 //! Mending what is not as it should be, while everything goes on.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{FoundLink, Link, NodeDrift, Stray};
 use crate::handler::mend::Mending;
 use crate::handler::{Handler, HandlerError};
-use crate::ipam::{IpamError, LeaseOwner};
+use crate::ipam::LeaseOwner;
 
 impl Handler {
     /// Makes the records' medium, the leases and the kernel agree with what this handler
     /// knows, and says again what is to be announced. Attachments that somebody works on at
     /// the moment are passed over.
     ///
-    /// Goes on past what can't be mended, which is logged; fails if it can't be found out
-    /// what there is. Traffic of running pods is untouched.
+    /// Goes on past what can't be mended, which is logged. Fails, when all the rest is done, if
+    /// something could not be looked at. Traffic of running pods is untouched.
     pub async fn repair(&self) -> Result<(), HandlerError> {
         {
             let _alone = self.configuring.lock().await;
-            self.configure(self.node_config()).await?;
+            go_on(self.configure(self.node_config()).await, "the node's settings could not be made");
         }
-        self.release_unowned().await?;
-        self.remove_unowned_links().await?;
-        self.remove_strays().await?;
-        for record in self.backends.store.list().await? {
-            self.repair_attachment(&record.key).await?;
-        }
+        let looks = [
+            // Their addresses are released only once they are gone.
+            self.remove_unowned_links().await,
+            self.release_unowned().await,
+            self.remove_strays().await,
+            self.repair_attachments().await,
+        ];
         let unfinished = self.doomed_at(|_| true);
         self.reap_now(unfinished).await;
-        self.publish().await
+        go_on(self.publish().await, "the summaries could not be set");
+        looks.into_iter().collect()
     }
 
     /// Leases without a record are of an ADD that was cut off.
     async fn release_unowned(&self) -> Result<(), HandlerError> {
         for lease in self.backends.ipam.leases().await? {
-            let key = lease.owner.key;
-            let Some(_guard) = self.locks.try_lock(&key) else { continue };
-            let is_known = self.is_doomed(&key) || self.backends.store.get(&key).await?.is_some();
-            if !is_known {
-                tracing::warn!(attachment = %key, "released addresses that no record names");
-                self.backends.ipam.release(&key).await?;
-            }
+            let released = self.release_if_unowned(&lease.owner.key).await;
+            go_on(released, "addresses that no record names could not be released");
         }
         Ok(())
     }
 
+    async fn release_if_unowned(&self, key: &AttachmentKey) -> Result<(), HandlerError> {
+        let Some(_guard) = self.locks.try_lock(key) else { return Ok(()) };
+        if self.is_doomed(key) || self.backends.store.get(key).await?.is_some() {
+            return Ok(());
+        }
+        tracing::warn!(attachment = %key, "releasing addresses that no record names");
+        Ok(self.backends.ipam.release(key).await?)
+    }
+
     /// Links that no record knows, and second links of those that one knows.
     async fn remove_unowned_links(&self) -> Result<(), HandlerError> {
-        for FoundLink { link, .. } in self.backends.dataplane.list().await? {
-            let _guard = match &link.owner {
-                None => None,
-                Some(owner) => match self.locks.try_lock(owner) {
-                    None => continue,
-                    guard => guard,
-                },
-            };
-            if self.is_somebodys(&link).await? {
-                continue;
-            }
-            tracing::warn!(interface = %link.interface, "removing a link that no record knows");
-            self.backends.dataplane.reap(&[link]).await?;
+        for found in self.backends.dataplane.list().await? {
+            go_on(self.remove_if_unowned(found).await, "a link that no record knows could not be removed");
+        }
+        Ok(())
+    }
+
+    async fn remove_if_unowned(&self, found: FoundLink) -> Result<(), HandlerError> {
+        let link = &found.link;
+        let guard = link.owner.as_ref().map(|owner| self.locks.try_lock(owner));
+        let is_busy = matches!(guard, Some(None));
+        if is_busy || self.is_somebodys(link).await? {
+            return Ok(());
+        }
+        tracing::warn!(interface = %link.interface, "removing a link that no record knows");
+        if let Err(error) = self.backends.dataplane.reap(std::slice::from_ref(link)).await {
+            self.adopt(found).await?;
+            return Err(error.into());
         }
         Ok(())
     }
@@ -109,7 +120,17 @@ impl Handler {
         for stray in &strays {
             tracing::warn!(found = %stray, "removing it");
         }
-        Ok(self.backends.dataplane.remove_strays(&strays).await?)
+        go_on(self.backends.dataplane.remove_strays(&strays).await, "they could not be removed");
+        Ok(())
+    }
+
+    async fn repair_attachments(&self) -> Result<(), HandlerError> {
+        for record in self.backends.store.list().await? {
+            if let Err(error) = self.repair_attachment(&record.key).await {
+                tracing::error!(attachment = %record.owner(), %error, "it could not be looked at");
+            }
+        }
+        Ok(())
     }
 
     async fn repair_attachment(&self, key: &AttachmentKey) -> Result<(), HandlerError> {
@@ -124,13 +145,12 @@ impl Handler {
             return Ok(());
         }
         // The file may have been changed or removed.
-        self.backends.store.put(&record).await?;
+        if let Err(error) = self.backends.store.put(&record).await {
+            tracing::error!(%error, attachment = %record.owner(), "its record could not be written");
+        }
         let owner = LeaseOwner { key: record.key.clone(), pod: record.pod.clone() };
-        match self.backends.ipam.restore(&owner, record.addresses).await {
-            Err(error @ (IpamError::Taken { .. } | IpamError::HoldsOther { .. })) => {
-                tracing::error!(%error, attachment = %record.owner(), "its addresses are not held");
-            }
-            restored => restored?,
+        if let Err(error) = self.backends.ipam.restore(&owner, record.addresses).await {
+            tracing::error!(%error, attachment = %record.owner(), "its addresses are not held");
         }
         self.mend_one(&record).await
     }
@@ -149,5 +169,12 @@ impl Handler {
 
     pub(super) fn is_doomed(&self, key: &AttachmentKey) -> bool {
         !self.doomed_at(|doomed| doomed.key == *key).is_empty()
+    }
+}
+
+/// What could not be done keeps nothing else from being done: a judge finds it again.
+fn go_on<E: Display>(done: Result<(), E>, what: &'static str) {
+    if let Err(error) = done {
+        tracing::error!(%error, "{what}");
     }
 }

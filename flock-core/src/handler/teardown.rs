@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::pin;
 
 use crate::attachment::{Attachment, AttachmentKey};
-use crate::dataplane::Link;
+use crate::dataplane::{DataplaneError, Link};
 use crate::handler::{Change, Handler, HandlerError};
 use crate::locks::KeyGuard;
 
@@ -73,16 +73,33 @@ impl Handler {
             return;
         }
         let links: Vec<Link> = held.iter().map(|(attachment, _)| Link::of(attachment)).collect();
-        if let Err(error) = self.backends.dataplane.reap(&links).await {
-            tracing::warn!(%error, links = links.len(), "links could not be removed; trying again");
-            return;
-        }
-        for (attachment, guard) in held {
-            if let Err(error) = self.forget(&attachment).await {
-                tracing::warn!(%error, attachment = %attachment.key, "can't forget the attachment; trying again");
+        let removed = self.remove_links(&links).await;
+        for ((attachment, guard), removed) in held.into_iter().zip(removed) {
+            let done = match removed {
+                Ok(()) => self.forget(&attachment).await,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = done {
+                tracing::warn!(%error, attachment = %attachment.key, "could not be taken away; trying again");
             }
             drop(guard);
         }
+    }
+
+    /// Removes `links` together. Where that fails, each by itself: one that can't be removed holds
+    /// up no other. Tells of each how it ended.
+    pub(super) async fn remove_links(&self, links: &[Link]) -> Vec<Result<(), DataplaneError>> {
+        let Err(error) = self.backends.dataplane.reap(links).await else {
+            return links.iter().map(|_| Ok(())).collect();
+        };
+        if let [_] = links {
+            return vec![Err(error)];
+        }
+        let mut ended = Vec::new();
+        for link in links {
+            ended.push(self.backends.dataplane.reap(std::slice::from_ref(link)).await);
+        }
+        ended
     }
 
     /// Takes away everything of `attachment` at once; its routes go with the link. The

@@ -33,6 +33,8 @@ pub(crate) struct Faults {
     /// Whether every call gives way to others, before and after its effect.
     yielding: AtomicBool,
     log: Mutex<Vec<&'static str>>,
+    /// Links whose removal always fails, and that of all others in the same call.
+    irremovable: Mutex<Vec<Link>>,
     /// Held, it holds up every `attach` before it does anything.
     pub(crate) attaching: tokio::sync::Mutex<()>,
     /// Held, it holds up every `detach` before it does anything.
@@ -47,6 +49,16 @@ impl Faults {
     /// Of the calls to come, this one fails; the next one is 0.
     pub(crate) fn fail_later(&self, call: usize) {
         self.failing.lock().unwrap().insert(self.calls() + call);
+    }
+
+    /// From now on every call that is to remove `link` fails.
+    pub(crate) fn refuse_to_remove(&self, link: Link) {
+        self.irremovable.lock().unwrap().push(link);
+    }
+
+    fn refuses(&self, links: &[Link]) -> bool {
+        let irremovable = self.irremovable.lock().unwrap();
+        !self.off.load(Ordering::Relaxed) && links.iter().any(|link| irremovable.contains(link))
     }
 
     /// From now on nothing fails.
@@ -226,7 +238,7 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
     }
 
     async fn reap(&self, links: &[Link]) -> Result<(), DataplaneError> {
-        if self.faults.turn("dataplane.reap").await {
+        if self.faults.turn("dataplane.reap").await || self.faults.refuses(links) {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
         // The kernel takes tens of milliseconds for this: others go on meanwhile.

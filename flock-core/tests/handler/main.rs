@@ -14,4 +14,5 @@ mod queued;
 mod reaping;
 mod reconfigure;
 mod recover;
+mod repair;
 mod status;

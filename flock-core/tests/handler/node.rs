@@ -10,7 +10,7 @@ use flock_core::announcer::MemoryAnnouncer;
 use flock_core::attachment::{AttachmentKey, AttachmentState};
 use flock_core::clock::ManualClock;
 use flock_core::cni::{Args, Call, CniResult, GcCall, NetworkConfig, Verb};
-use flock_core::dataplane::MemoryDataplane;
+use flock_core::dataplane::{Link, MemoryDataplane};
 use flock_core::handler::{Backends, Handler, HandlerError, Recovery, Settings};
 use flock_core::ipam::{Ipam, MemoryIpam};
 use flock_core::name::{ContainerId, InterfaceName, PodKey};
@@ -182,6 +182,12 @@ pub(crate) fn key(pod: u8) -> AttachmentKey {
         ContainerId::new(format!("container{pod}")).unwrap(),
         InterfaceName::new("eth0").unwrap(),
     )
+}
+
+/// The link of a pod as it is made.
+pub(crate) fn link(pod: u8) -> Link {
+    let [interface, _] = key(pod).host_interface_candidates();
+    Link { interface, owner: Some(key(pod)) }
 }
 
 pub(crate) fn pod_key(pod: u8) -> PodKey {

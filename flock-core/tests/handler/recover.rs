@@ -11,7 +11,7 @@ use flock_core::ipam::{Ipam, IpamError};
 use flock_core::store::{MemoryStore, Store};
 
 use crate::faults::Faults;
-use crate::node::{Node, World, key, namespace};
+use crate::node::{Node, World, key, link, namespace};
 
 /// An agent that has not recovered yet, of a node that another one has left.
 fn next(world: &World) -> Node {
@@ -171,4 +171,54 @@ async fn a_running_pod_whose_record_is_unreadable_keeps_its_link_and_addresses()
     assert!(world.dataplane.is_attached(&key(1)));
     third.delete_all().await;
     world.assert_empty(&third).await;
+}
+
+/// A node with a link that no record knows, and one that can't be removed.
+async fn with_an_orphan_that_stays() -> (World, Node, String) {
+    let (world, _) = with_a_pod().await;
+    let held = record(&world, 1).await.addresses.ipv6.unwrap().to_string();
+    let node = next(&world);
+    node.recover().await.unwrap();
+    node.add(2, &[]).await.unwrap();
+    world.store.delete(&key(1)).await.unwrap();
+    world.store.delete(&key(2)).await.unwrap();
+    let node = next(&world);
+    node.faults.refuse_to_remove(link(1));
+    (world, node, held)
+}
+
+#[tokio::test]
+async fn a_link_that_can_not_be_removed_keeps_no_agent_from_its_start() {
+    let (world, node, held) = with_an_orphan_that_stays().await;
+    let recovery = node.recover().await.unwrap();
+    assert_eq!(recovery, Recovery { orphans: 2, ..Recovery::default() });
+    assert_eq!(world.dataplane.links(), [link(1)], "the other one could be removed");
+
+    // An address is not given out again until its link is gone; nor does another start lose it.
+    node.add(9, &[("ipv6", &held)]).await.unwrap_err();
+    assert_eq!(node.handler.reap().await, 1);
+    let node = next(&world);
+    node.faults.refuse_to_remove(link(1));
+    node.recover().await.unwrap();
+    node.add(9, &[("ipv6", &held)]).await.unwrap_err();
+
+    node.faults.stop();
+    assert_eq!(node.handler.reap().await, 0);
+    world.assert_empty(&node).await;
+}
+
+#[tokio::test]
+async fn a_link_that_can_not_be_removed_holds_up_no_other_deletion() {
+    let (world, _) = with_a_pod().await;
+    let node = next(&world);
+    node.recover().await.unwrap();
+    node.add(2, &[]).await.unwrap();
+    node.faults.refuse_to_remove(link(1));
+    node.del(1).await.unwrap();
+    node.del(2).await.unwrap();
+    assert_eq!(node.handler.reap().await, 1);
+    assert_eq!(world.dataplane.links(), [link(1)]);
+    node.faults.stop();
+    assert_eq!(node.handler.reap().await, 0);
+    world.assert_empty(&node).await;
 }
