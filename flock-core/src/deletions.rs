@@ -54,6 +54,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -169,6 +171,22 @@ impl DeletionQueue {
         &self.path
     }
 
+    /// All that waits, in order, for whoever only wants to know. Nothing is locked and nothing is
+    /// changed: what is no entry is passed over, what others just take out may be missing or not.
+    ///
+    /// Fails only if the directory can't be listed; one that is not there is empty.
+    pub fn inspect(&self) -> Result<Vec<QueuedDeletion>, QueueError> {
+        let mut files = match fs::read_dir(&self.path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files.map_err(failed("list", &self.path))?,
+        };
+        files.sort_by_key(fs::DirEntry::file_name);
+        let entries = files.iter().filter_map(|file| {
+            entry::read(file).ok().map(|deletion| QueuedDeletion { deletion, path: file.path() })
+        });
+        Ok(entries.collect())
+    }
+
     /// Waits until nobody else has the queue, no longer than until `deadline`. It is made
     /// (mode 0700) where it is missing, and the run directory as well if what it is in is there.
     pub fn lock(&self, deadline: Deadline) -> Result<LockedQueue, QueueError> {
@@ -217,7 +235,7 @@ impl LockedQueue {
     pub fn waiting(&self) -> Result<Waiting, QueueError> {
         let mut files = self.directory.files()?;
         // Numbers have leading zeros.
-        files.sort_by_key(std::fs::DirEntry::file_name);
+        files.sort_by_key(fs::DirEntry::file_name);
         let mut waiting = Waiting::default();
         for file in files {
             let path = file.path();
@@ -241,6 +259,11 @@ impl LockedQueue {
 }
 
 impl QueuedDeletion {
+    /// The file that holds it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes it out of the queue. It is not synced: what a power loss would bring back is
     /// of another boot then.
     pub fn remove(&self) -> Result<(), QueueError> {

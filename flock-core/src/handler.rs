@@ -34,7 +34,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -43,6 +43,7 @@ use crate::attachment::{Attachment, AttachmentKey, AttachmentState, NodeCidrs};
 use crate::clock::Clock;
 use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
 use crate::deletions::QueuedDeletion;
+use crate::excerpt;
 use crate::ipam::{Ipam, Usage};
 use crate::locks::KeyedLocks;
 use crate::node_config::NodeConfig;
@@ -140,7 +141,7 @@ pub struct Handler {
     node: RwLock<Arc<Node>>,
     locks: Arc<KeyedLocks>,
     /// What the reaper has to take away, by key.
-    doomed: Mutex<BTreeMap<AttachmentKey, Attachment>>,
+    doomed: Mutex<BTreeMap<AttachmentKey, Doomed>>,
     reaper_wakes: Notify,
     queued: Mutex<Queued>,
     /// Held while links are removed: who finds one in the way that is being removed
@@ -287,13 +288,45 @@ impl Handler {
     }
 }
 
+/// What the reaper has to take away.
+#[derive(Debug)]
+struct Doomed {
+    attachment: Attachment,
+    attempts: Attempts,
+}
+
+/// Of what is tried until it succeeds.
+#[derive(Debug)]
+struct Attempts {
+    since: Instant,
+    /// Why the last one has failed.
+    error: Option<String>,
+}
+
+impl Attempts {
+    fn since(now: Instant) -> Self {
+        Self { since: now, error: None }
+    }
+
+    fn failed(&mut self, error: &HandlerError) {
+        self.error = Some(excerpt::line(error).to_string());
+    }
+}
+
 /// Deletions that were queued while no agent ran.
 #[derive(Debug, Default)]
 struct Queued {
-    /// What was not carried out yet, in the order of its attachment's queue.
-    waiting: BTreeMap<AttachmentKey, Vec<QueuedDeletion>>,
+    /// What was not carried out yet.
+    waiting: BTreeMap<AttachmentKey, Unsettled>,
     /// How many attachments were deleted so.
     replayed: u64,
+}
+
+/// The queued deletions of one attachment, in the order of the queue.
+#[derive(Debug)]
+struct Unsettled {
+    entries: Vec<QueuedDeletion>,
+    attempts: Attempts,
 }
 
 /// What was handed to the announcer.

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,12 @@ use crate::node_config::Manifest;
 mod attachments;
 mod look;
 mod node;
+mod work;
 
 pub use look::{Kernel, Look};
+
+/// How long something has to be there that a node at work may pass through.
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What an agent says of itself: what is in force, who holds what, what it works on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,11 +39,36 @@ pub struct View {
     pub boot_id: String,
     /// Who holds which addresses, ordered by key.
     pub leases: Vec<HeldLease>,
-    /// Attachments that are being made, changed or taken away, or wait for that; in order.
-    pub busy: Vec<AttachmentKey>,
+    /// Attachments that are being made, changed or taken away, or wait for that; ordered by key.
+    pub busy: Vec<Busy>,
     /// The control socket of the BGP speaker that the agent configures, if it configures one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<std::path::PathBuf>,
+}
+
+/// An attachment that is worked on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Busy {
+    /// Which.
+    pub key: AttachmentKey,
+    /// What is done with it.
+    pub work: Work,
+    /// For how long, in milliseconds, without a break.
+    pub for_ms: u64,
+    /// Why the last attempt has failed, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What is done with an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Work {
+    /// Requests for it are carried out or wait for each other.
+    Request,
+    /// It is taken away, again and again until that succeeds.
+    Deletion,
 }
 
 /// The addresses that an attachment holds.
@@ -68,6 +98,9 @@ pub struct Difference {
     pub subject: String,
     /// What was found, and what was expected.
     pub found: String,
+    /// Of what goes on: for how long, and why without success. No two looks see the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub so_far: Option<String>,
     /// What would mend it.
     pub remedy: Remedy,
 }
@@ -86,7 +119,19 @@ pub enum Remedy {
 
 impl Difference {
     pub(crate) fn new(subject: impl fmt::Display, found: impl fmt::Display, remedy: Remedy) -> Self {
-        Self { subject: subject.to_string(), found: found.to_string(), remedy }
+        Self { subject: subject.to_string(), found: found.to_string(), so_far: None, remedy }
+    }
+
+    /// Whether another look has seen the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let Self { subject, found, so_far: _, remedy } = self;
+        (subject, found, remedy) == (&other.subject, &other.found, &other.remedy)
+    }
+
+    /// What was found, with all that is known of it.
+    pub fn details(&self) -> String {
+        let so_far = self.so_far.iter().map(|so_far| format!(" {so_far}"));
+        std::iter::once(self.found.clone()).chain(so_far).collect()
     }
 
     /// Whether a node at work may pass through this: it is not one attachment's, and those who
@@ -99,7 +144,7 @@ impl Difference {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; to mend it: {}", self.subject, self.found, self.remedy)
+        write!(f, "{}: {}; to mend it: {}", self.subject, self.details(), self.remedy)
     }
 }
 
@@ -117,5 +162,5 @@ impl fmt::Display for Remedy {
 
 /// What was there in `before` and is still there in `now`, in the order of `now`.
 pub fn lasting(before: &[Difference], now: Vec<Difference>) -> Vec<Difference> {
-    now.into_iter().filter(|difference| before.contains(difference)).collect()
+    now.into_iter().filter(|difference| before.iter().any(|seen| seen.is_same(difference))).collect()
 }

@@ -15,7 +15,7 @@ use flock_core::clock::ManualClock;
 use flock_core::cni::{Operation, RawCall, Verb};
 use flock_core::dataplane::{Dataplane, Link, MemoryDataplane};
 use flock_core::handler::{Backends, Handler, Settings};
-use flock_core::inspection::{Difference, Kernel, Look, Spoken, View, lasting};
+use flock_core::inspection::{Busy, Difference, Kernel, Look, Spoken, View, Work, lasting};
 use flock_core::ipam::{AddressRequest, FamilyRequest, Ipam, LeaseOwner, MemoryIpam};
 use flock_core::name::{InterfaceName, PodKey};
 use flock_core::node_config::NodeConfig;
@@ -118,7 +118,8 @@ impl World {
         let records = [self.contents(), self.contents()];
         let kernel = Kernel::look(&*self.dataplane, &records[0], &config(), BOOT).await.unwrap();
         let spoken = self.spoken.clone();
-        Look { config: config(), boot_id: BOOT.to_owned(), records, views, kernel, spoken }
+        let (boot_id, deletions) = (BOOT.to_owned(), Vec::new());
+        Look { config: config(), boot_id, records, views, deletions, kernel, spoken }
     }
 
     async fn online(&self) -> Vec<Difference> {
@@ -295,7 +296,8 @@ async fn what_is_worked_on_is_no_difference() {
     world.dataplane.lose_link(&record.host_interface);
     world.edit("db", "committed", "deleting");
     let idle = world.handler.view().await.unwrap();
-    let busy = View { busy: vec![record.key.clone()], ..idle.clone() };
+    let at_work = Busy { key: record.key.clone(), work: Work::Request, for_ms: 1, error: None };
+    let busy = View { busy: vec![at_work], ..idle.clone() };
     for (views, found) in [
         ([idle.clone(), idle.clone()], 1),
         ([busy.clone(), idle.clone()], 0),

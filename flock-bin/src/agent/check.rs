@@ -12,9 +12,10 @@ use flock_bird::control::Client;
 use flock_bird::table;
 use flock_core::client::{self, ClientError, Deadline, SOCKET_NAME};
 use flock_core::dataplane::{Dataplane, DataplaneError};
+use flock_core::deletions::{DeletionQueue, QueueError};
 use flock_core::frame::{Inquiry, Response};
 use flock_core::handler::HandlerError;
-use flock_core::inspection::{Difference, Kernel, Look, Spoken, View, lasting};
+use flock_core::inspection::{Difference, Kernel, Look, PATIENCE, Spoken, View, lasting};
 use flock_core::node_config::{NodeConfig, NodeConfigError};
 use flock_core::server::BindError;
 use flock_core::store::{Contents, FileStore, StoreError};
@@ -35,8 +36,6 @@ const VIEW_LIMIT: Duration = Duration::from_secs(10);
 const REPAIR_LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks at a node that is at work.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long something has to be there that a node at work may pass through.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Why nothing can be said.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +65,9 @@ pub enum CheckError {
     /// The records.
     #[error("{0}; is this the agent's --run-dir?")]
     Store(#[from] StoreError),
+    /// The queue of deletions.
+    #[error("{0}; is this the agent's --run-dir?")]
+    Queue(#[from] QueueError),
     /// The kernel.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -148,11 +150,14 @@ impl Judge<'_> {
             Some(view) => NodeConfig::from_manifest(&view.node_config)?,
             None => self.node_config()?,
         };
+        let queue = DeletionQueue::of_run_dir(&self.options.run_dir);
+        let deletions = tokio::task::spawn_blocking(move || queue.inspect()).await??;
         let kernel = Kernel::look(&*self.dataplane, &before, &config, &self.boot_id).await?;
         let spoken = self.spoken(view.as_ref(), &config).await;
         let (view_after, after) = self.records().await?;
         let views = view.zip(view_after).map(|(before, after)| [before, after]);
-        Ok(Look { config, boot_id: self.boot_id.clone(), records: [before, after], views, kernel, spoken })
+        let boot_id = self.boot_id.clone();
+        Ok(Look { config, boot_id, records: [before, after], views, deletions, kernel, spoken })
     }
 
     async fn records(&self) -> Result<(Option<View>, Contents), CheckError> {

@@ -1,4 +1,3 @@
-use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
@@ -230,4 +229,30 @@ proptest! {
         let read: Vec<_> = texts.iter().map(|text| entry::Name::of(text.as_ref()).unwrap().sequence).collect();
         prop_assert!(read.is_sorted());
     }
+}
+
+#[test]
+fn an_inspection_waits_for_nobody_and_changes_nothing() {
+    let (_temporary, queue) = run_dir();
+    assert_eq!(queue.inspect().unwrap(), []);
+    assert!(!queue.path().exists());
+    let locked = lock(&queue);
+    for container in ["b", "a"] {
+        locked.push(&deletion(container)).unwrap();
+    }
+    for other in ["x.json", "y.json.tmp", "z.json.corrupt-1"] {
+        fs::write(queue.path().join(other), "{").unwrap();
+    }
+    let files = || {
+        let names = fs::read_dir(queue.path()).unwrap().map(|file| file.unwrap().file_name());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = files();
+    let found = queue.inspect().unwrap();
+    assert_eq!(
+        found.iter().map(|found| &found.deletion).collect::<Vec<_>>(),
+        [&deletion("b"), &deletion("a")]
+    );
+    assert!(found.iter().all(|found| found.path().exists()));
+    assert_eq!(files(), before);
 }

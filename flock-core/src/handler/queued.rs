@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use crate::attachment::AttachmentKey;
 use crate::client::Deadline;
 use crate::deletions::{DeletionQueue, QueueError, QueuedDeletion, Waiting};
-use crate::handler::{Handler, HandlerError, Queued};
+use crate::handler::{Attempts, Handler, HandlerError, Queued, Unsettled};
 
 /// A plugin has the queue's lock for some milliseconds. Only one that was stopped, or
 /// whose disk hangs, has it for longer, and that is worth a line in the log.
@@ -59,15 +59,16 @@ impl Handler {
             }
             replay.other_boot += 1;
         }
-        let mut keys = Vec::new();
+        let (mut keys, now) = (Vec::new(), self.backends.clock.now());
         for entry in of_this_boot {
             let key = entry.deletion.key.clone();
             let mut queued = self.queued();
-            let same = queued.waiting.entry(key.clone()).or_default();
-            if same.is_empty() {
+            let new = || Unsettled { entries: Vec::new(), attempts: Attempts::since(now) };
+            let same = queued.waiting.entry(key.clone()).or_insert_with(new);
+            if same.entries.is_empty() {
                 keys.push(key);
             }
-            same.push(entry);
+            same.entries.push(entry);
         }
         for key in keys {
             let _serialised = self.locks.lock(&key).await;
@@ -93,9 +94,13 @@ impl Handler {
     /// file is gone: a deletion that came back with the next agent would meet what an
     /// ADD has made since.
     pub(super) async fn settle(&self, key: &AttachmentKey) -> Result<(), HandlerError> {
-        let Some(entries) = self.queued().waiting.get(key).cloned() else { return Ok(()) };
+        let entries = self.queued().waiting.get(key).map(|unsettled| unsettled.entries.clone());
+        let Some(entries) = entries else { return Ok(()) };
         if let Err(error) = self.carry_out(key, entries).await {
             tracing::warn!(attachment = %key, %error, "a queued deletion failed; trying again");
+            if let Some(unsettled) = self.queued().waiting.get_mut(key) {
+                unsettled.attempts.failed(&error);
+            }
             return Err(error);
         }
         let mut queued = self.queued();
@@ -124,7 +129,7 @@ impl Handler {
         self.queued().waiting.len()
     }
 
-    fn queued(&self) -> std::sync::MutexGuard<'_, Queued> {
+    pub(super) fn queued(&self) -> std::sync::MutexGuard<'_, Queued> {
         self.queued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

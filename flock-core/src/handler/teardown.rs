@@ -1,12 +1,13 @@
 //! Taking attachments away: at once for a failed ADD, in batches for the reaper.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::future::Future;
 use std::pin::pin;
 
 use crate::attachment::{Attachment, AttachmentKey};
 use crate::dataplane::{DataplaneError, Link};
-use crate::handler::{Change, Handler, HandlerError};
+use crate::handler::{Attempts, Change, Doomed, Handler, HandlerError};
 use crate::locks::KeyGuard;
 
 impl Handler {
@@ -38,21 +39,36 @@ impl Handler {
     /// is still to be done.
     pub async fn reap(&self) -> usize {
         let queued = self.settle_all().await;
-        let waiting: Vec<Attachment> = self.doomed().values().cloned().collect();
-        self.reap_now(waiting).await;
+        self.reap_now(self.doomed_at(|_| true)).await;
         self.announce_if_due().await;
         queued + self.doomed().len() + usize::from(self.due.is_due())
     }
 
     /// Leaves `attachment` to the reaper.
     pub(super) fn doom(&self, attachment: Attachment) {
-        self.doomed().insert(attachment.key.clone(), attachment);
+        self.remember(attachment);
         self.reaper_wakes.notify_one();
+    }
+
+    fn remember(&self, attachment: Attachment) {
+        let attempts = Attempts::since(self.backends.clock.now());
+        match self.doomed().entry(attachment.key.clone()) {
+            Entry::Occupied(mut known) => known.get_mut().attachment = attachment,
+            Entry::Vacant(new) => drop(new.insert(Doomed { attachment, attempts })),
+        }
+    }
+
+    fn failed(&self, key: &AttachmentKey, error: &HandlerError) {
+        if let Some(doomed) = self.doomed().get_mut(key) {
+            doomed.attempts.failed(error);
+        }
     }
 
     /// What `matches` of all that is waiting for the reaper.
     pub(super) fn doomed_at(&self, matches: impl Fn(&Attachment) -> bool) -> Vec<Attachment> {
-        self.doomed().values().filter(|attachment| matches(attachment)).cloned().collect()
+        let doomed = self.doomed();
+        let attachments = doomed.values().map(|doomed| &doomed.attachment);
+        attachments.filter(|attachment| matches(attachment)).cloned().collect()
     }
 
     /// Takes away those of `attachments` that nobody else is working on, after what is
@@ -64,7 +80,7 @@ impl Handler {
             // Whoever holds the lock deals with the attachment, or leaves it for the next round.
             let Some(guard) = self.locks.try_lock(&attachment.key) else { continue };
             // As it is now: before the lock, it may have been made and deleted once more.
-            let current = self.doomed().get(&attachment.key).cloned();
+            let current = self.doomed().get(&attachment.key).map(|doomed| doomed.attachment.clone());
             if let Some(current) = current {
                 held.push((current, guard));
             }
@@ -81,6 +97,7 @@ impl Handler {
             };
             if let Err(error) = done {
                 tracing::warn!(%error, attachment = %attachment.key, "could not be taken away; trying again");
+                self.failed(&attachment.key, &error);
             }
             drop(guard);
         }
@@ -105,9 +122,10 @@ impl Handler {
     /// Takes away everything of `attachment` at once; its routes go with the link. The
     /// caller holds its lock. On failure the reaper goes on with it.
     pub(super) async fn teardown(&self, attachment: &Attachment) -> Result<(), HandlerError> {
-        self.doomed().insert(attachment.key.clone(), attachment.clone());
+        self.remember(attachment.clone());
         let done = self.try_teardown(attachment).await;
-        if done.is_err() {
+        if let Err(error) = &done {
+            self.failed(&attachment.key, error);
             self.reaper_wakes.notify_one();
         }
         done
@@ -139,7 +157,7 @@ impl Handler {
         }
     }
 
-    fn doomed(&self) -> std::sync::MutexGuard<'_, BTreeMap<AttachmentKey, Attachment>> {
+    pub(super) fn doomed(&self) -> std::sync::MutexGuard<'_, BTreeMap<AttachmentKey, Doomed>> {
         self.doomed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

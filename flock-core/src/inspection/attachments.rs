@@ -172,7 +172,7 @@ fn lease_of(leases: &[HeldLease], key: &AttachmentKey) -> Option<Addresses> {
 }
 
 /// As [`Attachment::owner`] shows one without a pod.
-fn shown(key: &AttachmentKey) -> String {
+pub(super) fn shown(key: &AttachmentKey) -> String {
     crate::attachment::owner_text(None, key)
 }
 

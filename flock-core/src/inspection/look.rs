@@ -2,6 +2,7 @@
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
+use crate::deletions::QueuedDeletion;
 use crate::handler::anycast_routes;
 use crate::inspection::{Difference, Spoken, View};
 use crate::node_config::NodeConfig;
@@ -22,6 +23,8 @@ pub struct Look {
     /// The same of the agent's view; `None` offline: nobody works on anything, and nobody
     /// knows of leases.
     pub views: Option<[View; 2]>,
+    /// The deletions that wait in files, looked at between the two.
+    pub deletions: Vec<QueuedDeletion>,
     /// The kernel.
     pub kernel: Kernel,
     /// What the speaker has, or why that can't be told; `None` where nobody announces.
@@ -75,6 +78,7 @@ impl Look {
     /// Everything that does not agree, attachments first. Empty if all does.
     pub fn differences(&self) -> Vec<Difference> {
         let mut found = Vec::new();
+        self.compare_work(&mut found);
         self.compare_files(&mut found);
         self.compare_records(&mut found);
         self.compare_leases(&mut found);
@@ -104,7 +108,14 @@ impl Look {
                 record.owner()
             )
         });
-        set_aside.chain(salvaged).collect()
+        // While an agent serves, one that waits is a difference.
+        let waiting = Some(self.deletions.len()).filter(|count| self.views.is_none() && *count > 0);
+        let waiting = waiting.map(|count| {
+            let (deletions, them) =
+                if count == 1 { ("deletion waits", "it") } else { ("deletions wait", "them") };
+            format!("{count} {deletions} for the agent, which carries {them} out when it starts")
+        });
+        set_aside.chain(salvaged).chain(waiting).collect()
     }
 
     pub(super) fn before(&self) -> &Contents {
@@ -118,7 +129,7 @@ impl Look {
     /// Whether nothing happened to the attachment, and nobody works on it.
     pub(super) fn is_steady(&self, key: &AttachmentKey) -> bool {
         self.before().records.get(key) == self.after().records.get(key)
-            && self.views.iter().flatten().all(|view| view.busy.binary_search(key).is_err())
+            && self.views.iter().flatten().all(|view| !view.is_busy(key))
     }
 
     /// Those records of this boot that nobody works on.

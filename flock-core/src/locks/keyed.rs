@@ -4,8 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use super::sync::{Mutex, MutexGuard};
 use crate::attachment::AttachmentKey;
@@ -15,7 +17,15 @@ type Lock = Arc<tokio::sync::Mutex<()>>;
 /// Locks by key. A key that nobody holds or waits for takes no memory.
 #[derive(Debug, Default)]
 pub(crate) struct KeyedLocks {
-    locks: Mutex<HashMap<AttachmentKey, Lock>>,
+    locks: Mutex<HashMap<AttachmentKey, Held>>,
+}
+
+/// A lock that somebody holds or waits for.
+#[derive(Debug)]
+struct Held {
+    lock: Lock,
+    /// For all the time since then, by one or the other.
+    since: Instant,
 }
 
 /// Holds a key's lock until it is dropped.
@@ -45,16 +55,17 @@ impl KeyedLocks {
         attempt.guard.is_some().then_some(attempt)
     }
 
-    /// The keys whose locks are held or waited for.
-    pub(crate) fn held(&self) -> Vec<AttachmentKey> {
-        self.map().keys().cloned().collect()
+    /// The keys whose locks are held or waited for, and for how long.
+    pub(crate) fn held(&self) -> Vec<(AttachmentKey, Duration)> {
+        self.map().iter().map(|(key, held)| (key.clone(), held.since.elapsed())).collect()
     }
 
     fn entry(&self, key: &AttachmentKey) -> Lock {
-        self.map().entry(key.clone()).or_default().clone()
+        let new = || Held { lock: Lock::default(), since: Instant::now() };
+        self.map().entry(key.clone()).or_insert_with(new).lock.clone()
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<AttachmentKey, Lock>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<AttachmentKey, Held>> {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,7 +81,7 @@ impl Drop for KeyGuard {
         self.guard.take();
         // Clones are made under the map's lock only, so a count of one means
         // that nobody else holds this lock or waits for it.
-        if map.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+        if map.get(&self.key).is_some_and(|held| Arc::strong_count(&held.lock) == 1) {
             map.remove(&self.key);
         }
     }

@@ -47,3 +47,21 @@ async fn many_holders_leave_nothing() {
     }
     assert_eq!(locks.len(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_held_since_the_first_of_those_without_a_break() {
+    let locks = KeyedLocks::default();
+    let second = Duration::from_secs(1);
+    let first = locks.lock(&key("a")).await;
+    tokio::time::advance(second).await;
+    let handed_over = async {
+        drop(first);
+        tokio::time::advance(second).await;
+    };
+    let same = key("a");
+    let (next, ()) = tokio::join!(biased; locks.lock(&same), handed_over);
+    assert_eq!(locks.held(), [(key("a"), 2 * second)]);
+    drop(next);
+    let _anew = locks.lock(&key("a")).await;
+    assert_eq!(locks.held(), [(key("a"), Duration::ZERO)]);
+}

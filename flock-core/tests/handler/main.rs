@@ -16,3 +16,4 @@ mod reconfigure;
 mod recover;
 mod repair;
 mod status;
+mod view;

@@ -21,8 +21,8 @@ pub struct Report {
 impl Report {
     /// This one after a repair of what was found `before`.
     pub(super) fn after(mut self, before: Vec<Difference>) -> Self {
-        self.mended =
-            before.into_iter().filter(|difference| !self.differences.contains(difference)).collect();
+        let is_left = |seen: &Difference| self.differences.iter().any(|left| left.is_same(seen));
+        self.mended = before.into_iter().filter(|seen| !is_left(seen)).collect();
         self
     }
 
@@ -46,7 +46,7 @@ impl Report {
 fn object(difference: &Difference) -> Value {
     json!({
         "subject": difference.subject,
-        "found": difference.found,
+        "found": difference.details(),
         "remedy": difference.remedy.to_string(),
         "repairable": difference.remedy == Remedy::Repair,
     })
@@ -58,8 +58,8 @@ impl fmt::Display for Report {
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
-        for Difference { subject, found, .. } in &self.mended {
-            writeln!(f, "mended: {subject}: {found}")?;
+        for mended in &self.mended {
+            writeln!(f, "mended: {}: {}", mended.subject, mended.details())?;
         }
         for difference in &self.differences {
             writeln!(f, "{difference}")?;
@@ -81,7 +81,8 @@ mod tests {
     use super::*;
 
     fn difference(subject: &str, remedy: Remedy) -> Difference {
-        Difference { subject: subject.to_owned(), found: "something is missing".to_owned(), remedy }
+        let (subject, found) = (subject.to_owned(), "something is missing".to_owned());
+        Difference { subject, found, so_far: None, remedy }
     }
 
     #[test]
