@@ -211,6 +211,12 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// Whether its record was lost and made anew from its link: which network it is of, and where
+    /// its namespace is, nobody knows.
+    pub fn is_salvaged(&self) -> bool {
+        self.netns.path.as_os_str().is_empty()
+    }
+
     /// Who it is for people: the pod where it is known, the container always.
     pub fn owner(&self) -> String {
         owner_text(self.pod.as_ref(), &self.key)

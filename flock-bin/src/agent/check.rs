@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use flock_bird::control::Client;
 use flock_bird::table;
+use flock_core::boot;
 use flock_core::client::{self, ClientError, Deadline, SOCKET_NAME};
 use flock_core::dataplane::{Dataplane, DataplaneError};
 use flock_core::deletions::{DeletionQueue, QueueError};
@@ -72,8 +73,8 @@ pub enum CheckError {
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
     /// The boot can't be told.
-    #[error("can't read /proc/sys/kernel/random/boot_id: {0}")]
-    BootId(std::io::Error),
+    #[error("can't read which boot this is from {path}: {0}; mount /proc", path = boot::ID_FILE)]
+    BootId(#[source] std::io::Error),
     /// An agent runs that would be in the way.
     #[error("{0}\nAn agent that runs does it by itself: flock-agent check --repair")]
     AgentRuns(BindError),
@@ -92,7 +93,7 @@ fn details(error: &flock_core::cni::Error) -> String {
 /// Looks, mends if that was asked for, and says what came of it.
 pub async fn run(options: &CheckOptions) -> Result<Report, CheckError> {
     let dataplane = Arc::new(NetlinkDataplane::with_proc(&options.proc_dir)?);
-    Judge { options, dataplane, boot_id: boot_id()? }.run().await
+    Judge { options, dataplane, boot_id: boot::id().map_err(CheckError::BootId)? }.run().await
 }
 
 struct Judge<'a> {
@@ -217,11 +218,6 @@ impl Judge<'_> {
         let answer = client::connect(&socket, Deadline::after(VIEW_LIMIT));
         !matches!(answer, Err(ClientError::NotRunning { .. }))
     }
-}
-
-fn boot_id() -> Result<String, CheckError> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(CheckError::BootId)?;
-    Ok(id.trim().to_owned())
 }
 
 /// The form of what is printed.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use flock_core::announcer::AnnounceError;
+use flock_core::boot;
 use flock_core::dataplane::DataplaneError;
 use flock_core::deletions::QueueError;
 use flock_core::handler::HandlerError;
@@ -71,7 +72,7 @@ pub enum AgentError {
     #[error(transparent)]
     Announcer(#[from] AnnounceError),
     /// Records of this boot can't be told from those of another.
-    #[error("can't read which boot this is from /proc/sys/kernel/random/boot_id: {0}; mount /proc")]
+    #[error("can't read which boot this is from {path}: {0}; mount /proc", path = boot::ID_FILE)]
     BootId(#[source] io::Error),
     /// Changes of the NodeConfig would not be noticed any more.
     #[error(

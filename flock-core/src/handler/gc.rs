@@ -23,6 +23,7 @@ impl Handler {
         // What is being deleted is the reaper's already.
         stale.retain(|record| {
             record.network == call.config.name
+                && !record.is_salvaged()
                 && record.state != AttachmentState::Deleting
                 && !valid.contains(&record.key)
         });

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{Drift, FoundLink};
-use crate::inspection::look::{Look, is_salvaged};
+use crate::inspection::look::Look;
 use crate::inspection::{Difference, HeldLease, Remedy};
 use crate::store::Kept;
 
@@ -122,7 +122,7 @@ impl Look {
                 continue;
             }
             let gone = drifts.iter().find(|drift| matches!(drift, Drift::NamespaceGone(_)));
-            if is_salvaged(record) {
+            if record.is_salvaged() {
                 let seen = drifts.iter().filter(|drift| !matches!(drift, Drift::NamespaceGone(_)));
                 found.extend(seen.map(|drift| {
                     let remedy = Remedy::ByHand("delete the pod, so that it is made anew".to_owned());

@@ -102,7 +102,7 @@ impl Look {
                 kept.path.display()
             )
         });
-        let salvaged = self.after().records.values().filter(|record| is_salvaged(record)).map(|record| {
+        let salvaged = self.after().records.values().filter(|record| record.is_salvaged()).map(|record| {
             format!(
                 "the record of {} was made anew from its link, so its side in the pod can't be looked at",
                 record.owner()
@@ -141,9 +141,4 @@ impl Look {
     pub(super) fn is_committed(&self, record: &Attachment) -> bool {
         record.boot_id == self.boot_id && record.state == AttachmentState::Committed
     }
-}
-
-/// Its record was lost, and with it where its namespace is.
-pub(super) fn is_salvaged(record: &Attachment) -> bool {
-    record.netns.path.as_os_str().is_empty()
 }

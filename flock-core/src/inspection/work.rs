@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::attachment::AttachmentKey;
+use crate::attachment::{Attachment, AttachmentKey};
 use crate::inspection::attachments::shown;
 use crate::inspection::look::Look;
 use crate::inspection::{Busy, Difference, PATIENCE, Remedy, View, Work};
@@ -40,7 +40,7 @@ impl Look {
     }
 
     fn subject(&self, key: &AttachmentKey) -> String {
-        self.after().records.get(key).map_or_else(|| shown(key), |record| record.owner())
+        self.after().records.get(key).map_or_else(|| shown(key), Attachment::owner)
     }
 }
 

@@ -194,3 +194,18 @@ async fn all_that_are_left_over_are_in_one_error() {
     assert!(error.msg.contains("GC deleted 1 attachments and could not delete 2"), "{error}");
     assert_eq!(attached(&world), [1, 3]);
 }
+
+/// Whatever stands in its record for the network's name may be the name of one.
+#[tokio::test]
+async fn a_record_that_was_made_anew_is_of_no_network() {
+    let world = World::new();
+    let node = world.node(Faults::failing([]));
+    node.recover().await.unwrap();
+    node.add(1, &[]).await.unwrap();
+    world.store.delete(&key(1)).await.unwrap();
+    let node = world.node(Faults::failing([]));
+    assert_eq!(node.handler.recover(&[key(1)]).await.unwrap().salvaged, 1);
+    let network = world.store.get(&key(1)).await.unwrap().unwrap().network;
+    assert_eq!(node.handler.gc(&gc_call(network.as_str(), Some(&[]))).await.unwrap(), 0);
+    assert!(world.dataplane.is_attached(&key(1)));
+}

@@ -11,11 +11,13 @@ difference. The last line says how many attachments and differences there are.
 
 Online, the running agent is asked which addresses it holds for whom and what it works on, and
 --repair has the agent do the repair. Offline, only the records, the kernel and BIRD are looked
-at, and --repair does what a starting agent does; no agent may run then.
+at, and --repair does with records and kernel what a starting agent does: what is announced, and
+the deletions that wait for an agent, are left to the next one. No agent may run then.
 
 Files:
   RUN-DIR/flock.sock        where the agent is asked
   RUN-DIR/attachments/      the records
+  RUN-DIR/deletions/        the deletions that wait for an agent
   RUN-DIR/node-config.json  the NodeConfig for --offline without --node-config
 
 Exit status:
