@@ -50,7 +50,7 @@ async fn many_holders_leave_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_is_held_since_the_first_of_those_without_a_break() {
-    let locks = KeyedLocks::default();
+    let locks = Arc::new(KeyedLocks::default());
     let second = Duration::from_secs(1);
     let first = locks.lock(&key("a")).await;
     tokio::time::advance(second).await;
