@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -28,13 +29,15 @@ pub(crate) struct Worker {
     pub(crate) node: Conversation,
     /// What is set through files rather than messages.
     pub(crate) sysctls: Sysctls,
-    /// Set when the thread could not come home from a pod's namespace; it must not be used further.
+    /// Set where the thread may not be at home, but in a pod's namespace; it must not be used further.
     pub(crate) lost: bool,
 }
 
 mod queue;
 #[cfg(test)]
 mod queue_tests;
+#[cfg(test)]
+mod tests;
 /// What the queue is made of.
 mod sync {
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard};
@@ -42,7 +45,8 @@ mod sync {
 
 use queue::Queue;
 
-type Job = Box<dyn FnOnce(&mut Worker) + Send>;
+/// Is told where there is nobody to carry it out, and why.
+type Job = Box<dyn FnOnce(Result<&mut Worker, DataplaneError>) + Send>;
 
 /// Some threads that take jobs from one queue.
 pub(crate) struct Workers {
@@ -78,7 +82,7 @@ impl Workers {
     }
 
     /// Runs `job` on one of the threads. It is carried out even when the
-    /// caller goes away.
+    /// caller goes away; the caller is told also where it panics.
     pub(crate) async fn run<T, F>(&self, job: F) -> Result<T, DataplaneError>
     where
         T: Send + 'static,
@@ -86,8 +90,9 @@ impl Workers {
     {
         let (answer, answered) = oneshot::channel();
         self.shared.queue.push(Box::new(move |worker| {
+            let done = worker.and_then(|worker| worker.carry_out(job));
             // A caller that went away wants no answer.
-            let _ = answer.send(job(worker));
+            let _ = answer.send(done);
         }));
         answered.await.unwrap_or_else(|_| {
             Err(DataplaneError::Backend("a netlink thread has ended early; restart the agent".into()))
@@ -113,34 +118,51 @@ impl Worker {
         shared.ports.add(node.port());
         Ok(Self { home: shared.home.try_clone()?, node, sysctls: shared.sysctls.clone(), lost: false })
     }
+
+    /// For a thread that may be in any namespace.
+    fn come_home(shared: &Shared) -> Result<Self, DataplaneError> {
+        shared.home.return_here().and_then(|()| Self::new(shared)).map_err(|source| DataplaneError::Kernel {
+            action: "let a netlink thread return to the node's network namespace".to_owned(),
+            source,
+        })
+    }
+
+    fn carry_out<T>(
+        &mut self,
+        job: impl FnOnce(&mut Self) -> Result<T, DataplaneError>,
+    ) -> Result<T, DataplaneError> {
+        catch_unwind(AssertUnwindSafe(|| job(self))).unwrap_or_else(|panic| {
+            // It may have been in a pod's namespace, or in the middle of an answer.
+            self.lost = true;
+            let said = panic.downcast_ref::<&str>().copied();
+            let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            Err(DataplaneError::Backend(format!(
+                "a netlink thread has panicked: {}; this is a defect, please report it with the log",
+                said.unwrap_or("without a text")
+            )))
+        })
+    }
 }
 
 fn start_thread(shared: Arc<Shared>, worker: Worker) -> io::Result<()> {
     thread::Builder::new().name(shared.name.clone()).spawn(move || serve(&shared, worker)).map(drop)
 }
 
-fn serve(shared: &Arc<Shared>, mut worker: Worker) {
+/// Carries out one job after the other. What a lost worker leaves behind is not used any
+/// further: the thread comes home first, and where it can't, the next job tries again.
+fn serve(shared: &Shared, worker: Worker) {
+    let mut ready = Some(worker);
     while let Some(job) = shared.queue.next() {
-        job(&mut worker);
-        if worker.lost {
-            tracing::error!("a netlink thread could not leave a pod's network namespace and is replaced");
-            replace(shared);
-            return;
+        match ready.take().map_or_else(|| Worker::come_home(shared), Ok) {
+            Ok(mut worker) => {
+                job(Ok(&mut worker));
+                if worker.lost {
+                    tracing::error!("a netlink thread may be in a pod's network namespace and begins anew");
+                } else {
+                    ready = Some(worker);
+                }
+            }
+            Err(error) => job(Err(error)),
         }
-    }
-}
-
-/// Starts a new thread in the stead of this one, which is in a wrong
-/// namespace: the new one goes home first.
-fn replace(shared: &Arc<Shared>) {
-    let started = thread::Builder::new().name(shared.name.clone()).spawn({
-        let shared = Arc::clone(shared);
-        move || match shared.home.return_here().and_then(|()| Worker::new(&shared)) {
-            Ok(worker) => serve(&shared, worker),
-            Err(error) => tracing::error!(%error, "a netlink thread could not be replaced"),
-        }
-    });
-    if let Err(error) = started {
-        tracing::error!(%error, "a netlink thread could not be replaced");
     }
 }
