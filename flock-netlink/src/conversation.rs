@@ -171,32 +171,16 @@ impl Conversation {
         self.append(message, NLM_F_DUMP);
         self.socket.send(&self.outgoing, 0)?;
         let expected = self.sequence;
-        let (mut found, mut interrupted, mut refused) = (Vec::new(), false, None);
-        loop {
-            let done = self.receive(|header, payload| {
-                if header.sequence_number != expected {
-                    return false;
-                }
-                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
-                match payload {
-                    NetlinkPayload::InnerMessage(message) => {
-                        found.extend(keep(message));
-                        false
-                    }
-                    NetlinkPayload::Error(error) => {
-                        refused = Some(error.to_io());
-                        true
-                    }
-                    NetlinkPayload::Done(_) => true,
-                    _ => false,
-                }
-            })?;
-            if let Some(error) = refused {
-                return Err(error);
-            }
-            if done {
-                return Ok((found, interrupted));
-            }
+        let mut dump = Dump::default();
+        while !self.receive(|header, payload| {
+            header.sequence_number == expected && dump.see(header, payload, keep)
+        })? {}
+        match dump.refusal {
+            None => Ok((dump.found, dump.interrupted)),
+            // The question was about one interface, which is gone, or about one table of routes,
+            // which the kernel has not made yet: there is nothing in it.
+            Some(refusal) if refusal.is(Errno::NODEV) || refusal.is(Errno::NOENT) => Ok((Vec::new(), false)),
+            Some(refusal) => Err(refusal.into()),
         }
     }
 
@@ -218,21 +202,71 @@ impl Conversation {
     /// Reads one datagram; true when `see` said so of a message in it.
     fn receive(
         &mut self,
-        mut see: impl FnMut(NetlinkHeader, NetlinkPayload<RouteNetlinkMessage>) -> bool,
+        see: impl FnMut(NetlinkHeader, NetlinkPayload<RouteNetlinkMessage>) -> bool,
     ) -> io::Result<bool> {
         self.incoming.clear();
         self.socket.recv(&mut self.incoming, 0)?;
-        let mut rest = self.incoming.as_slice();
-        let mut done = false;
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            let (header, payload) = message.into_parts();
-            done |= see(header, payload);
-            rest = rest.get(length..).unwrap_or_default();
+        read(&self.incoming, see)
+    }
+}
+
+/// Reads the messages of one datagram; true when `see` said so of one of them.
+fn read(
+    datagram: &[u8],
+    mut see: impl FnMut(NetlinkHeader, NetlinkPayload<RouteNetlinkMessage>) -> bool,
+) -> io::Result<bool> {
+    let (mut rest, mut done) = (datagram, false);
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+        let length = (message.header.length as usize).next_multiple_of(4).max(4);
+        let (header, payload) = message.into_parts();
+        done |= see(header, payload);
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Ok(done)
+}
+
+/// What a dump has come to so far.
+struct Dump<T> {
+    found: Vec<T>,
+    /// Others have changed something meanwhile, so that some of it may be missing.
+    interrupted: bool,
+    /// Where the kernel could not go on, what was found is not all.
+    refusal: Option<Refusal>,
+}
+
+impl<T> Default for Dump<T> {
+    fn default() -> Self {
+        Self { found: Vec::new(), interrupted: false, refusal: None }
+    }
+}
+
+impl<T> Dump<T> {
+    /// True with the last message.
+    fn see(
+        &mut self,
+        header: NetlinkHeader,
+        payload: NetlinkPayload<RouteNetlinkMessage>,
+        keep: &mut impl FnMut(RouteNetlinkMessage) -> Option<T>,
+    ) -> bool {
+        self.interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+        match payload {
+            NetlinkPayload::InnerMessage(message) => {
+                self.found.extend(keep(message));
+                return false;
+            }
+            NetlinkPayload::Error(error) => {
+                self.refusal = Some(Refusal::read(header.flags, error.raw_code(), &error.header));
+            }
+            // What goes wrong once a dump has begun is said at its end.
+            NetlinkPayload::Done(done) if done.code < 0 => {
+                self.refusal = Some(Refusal::at_end(header.flags, done.code, &done.extended_ack));
+            }
+            NetlinkPayload::Done(_) => {}
+            _ => return false,
         }
-        Ok(done)
+        true
     }
 }
 
@@ -256,20 +290,28 @@ impl Refusal {
     /// Reads the error's payload: the request's header, the request itself
     /// unless it was cut off, then attributes.
     fn read(flags: u16, code: i32, payload: &[u8]) -> Self {
-        Self { code: code.saturating_abs(), text: extended_text(flags, payload) }
+        let request = request_length(flags, payload);
+        let attributes = request.and_then(|length| payload.get(length.next_multiple_of(4)..));
+        Self::at_end(flags, code, attributes.unwrap_or_default())
+    }
+
+    /// Reads the end of a dump: after the code, attributes.
+    fn at_end(flags: u16, code: i32, attributes: &[u8]) -> Self {
+        let has_attributes = flags & NLM_F_ACK_TLVS != 0;
+        let text = has_attributes.then(|| extended_text(attributes)).flatten();
+        Self { code: code.saturating_abs(), text }
     }
 }
 
-fn extended_text(flags: u16, payload: &[u8]) -> Option<String> {
-    if flags & NLM_F_ACK_TLVS == 0 {
-        return None;
+fn request_length(flags: u16, payload: &[u8]) -> Option<usize> {
+    if flags & NLM_F_CAPPED != 0 {
+        return Some(NETLINK_HEADER);
     }
-    let request = if flags & NLM_F_CAPPED == 0 {
-        u32::from_ne_bytes(payload.get(..4)?.try_into().ok()?) as usize
-    } else {
-        NETLINK_HEADER
-    };
-    let mut rest = payload.get(request.next_multiple_of(4)..)?;
+    Some(u32::from_ne_bytes(payload.get(..4)?.try_into().ok()?) as usize)
+}
+
+fn extended_text(attributes: &[u8]) -> Option<String> {
+    let mut rest = attributes;
     loop {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
         let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
@@ -293,19 +335,17 @@ impl From<Refusal> for io::Error {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_route::AddressFamily;
+
     use super::*;
+    use crate::messages;
 
     /// The layout of a capped extended acknowledgement (netlink(7),
     /// NETLINK_EXT_ACK): the request's header, then attributes.
     #[test]
     fn the_kernels_own_words_are_read() {
         let mut payload = vec![0; NETLINK_HEADER];
-        for (kind, value) in [(2_u16, &[7_u8, 0, 0, 0][..]), (EXTENDED_ACK_TEXT, &b"No such thing\0"[..])] {
-            payload.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
-            payload.extend(kind.to_ne_bytes());
-            payload.extend(value);
-            payload.resize(payload.len().next_multiple_of(4), 0);
-        }
+        payload.extend(attributes());
         let flags = NLM_F_CAPPED | NLM_F_ACK_TLVS;
         let error = io::Error::from(Refusal::read(flags, -2, &payload));
         assert_eq!(error.to_string(), "No such file or directory (os error 2): No such thing");
@@ -314,5 +354,69 @@ mod tests {
             let _ = Refusal::read(flags, -2, &payload[..cut]);
         }
         assert_eq!(Refusal::read(0, -2, &payload).text, None);
+    }
+
+    fn attributes() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, value) in [(2_u16, &[7_u8, 0, 0, 0][..]), (EXTENDED_ACK_TEXT, &b"No such thing\0"[..])] {
+            bytes.extend(u16::try_from(4 + value.len()).unwrap().to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        bytes
+    }
+
+    /// `struct nlmsghdr` and what follows it.
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(NETLINK_HEADER + payload.len()).unwrap();
+        let (sequence, port) = (1_u32, 0_u32);
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend(port.to_ne_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    /// What becomes of a dump of one link with this end.
+    fn dump_with_end(end: &[u8]) -> Dump<RouteNetlinkMessage> {
+        // RTM_NEWLINK with an empty `struct ifinfomsg`.
+        let datagram = [message(16, 0, &[0; 16]), end.to_vec()].concat();
+        let mut dump = Dump::default();
+        assert!(read(&datagram, |header, payload| dump.see(header, payload, &mut Some)).unwrap());
+        assert_eq!(dump.found.len(), 1);
+        dump
+    }
+
+    /// NLMSG_DONE, whose payload is the dump's result (`netlink_dump_done` of the kernel).
+    #[test]
+    fn an_error_at_the_end_of_a_dump_is_one() {
+        const DONE: u16 = 3;
+        for end in [message(DONE, 0, &[]), message(DONE, 0, &0_i32.to_ne_bytes())] {
+            assert!(dump_with_end(&end).refusal.is_none());
+        }
+        let code = -Errno::NOMEM.raw_os_error();
+        let refusal = dump_with_end(&message(DONE, 0, &code.to_ne_bytes())).refusal.unwrap();
+        assert!(refusal.is(Errno::NOMEM));
+        assert_eq!(io::Error::from(refusal).kind(), io::ErrorKind::OutOfMemory);
+
+        let payload = [code.to_ne_bytes().to_vec(), attributes()].concat();
+        let refusal = dump_with_end(&message(DONE, NLM_F_ACK_TLVS, &payload)).refusal.unwrap();
+        assert!(refusal.is(Errno::NOMEM));
+        assert!(io::Error::from(refusal).to_string().ends_with(": No such thing"));
+    }
+
+    /// The kernel says of such a dump that there is no such device.
+    #[test]
+    fn nothing_is_on_an_interface_that_is_gone() {
+        let gone = u32::MAX >> 1;
+        let mut conversation = Conversation::open().unwrap();
+        for family in [AddressFamily::Inet6, AddressFamily::Inet] {
+            for question in [messages::addresses(family, gone), messages::neighbours(family, Some(gone))] {
+                assert_eq!(conversation.dump(&question, Some).unwrap(), [], "{question:?}");
+            }
+        }
     }
 }
