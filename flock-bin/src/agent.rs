@@ -31,6 +31,7 @@ use crate::agent::options::{Announcer, Options, Source};
 use crate::agent::readiness::Readiness;
 use crate::agent::reporting::ReportingService;
 use crate::agent::service::AgentService;
+use crate::agent::tasks::Tasks;
 
 mod bird_limits;
 pub mod check;
@@ -49,6 +50,7 @@ mod records;
 mod remembered;
 mod reporting;
 mod service;
+mod tasks;
 mod teller;
 
 pub use error::AgentError;
@@ -72,7 +74,7 @@ pub async fn run_with(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AgentError> {
     let started = Instant::now();
-    let stop = Stop::new();
+    let mut tasks = Tasks::new();
     let readiness = watch::Sender::new(Readiness::waiting_for("the start"));
     let metrics = Arc::new(Metrics::new(readiness.subscribe()));
 
@@ -81,13 +83,10 @@ pub async fn run_with(
         Announcer::None => None,
         Announcer::Bird => Some(Arc::new(start_bird(&options)?)),
     };
-    let http = match options.http_address {
-        None => None,
-        Some(address) => {
-            let endpoints = endpoints(&metrics, &readiness, bird.clone());
-            Some(tokio::spawn(HttpServer::bind(address)?.run(endpoints, stop.requested())))
-        }
-    };
+    if let Some(address) = options.http_address {
+        let endpoints = endpoints(&metrics, &readiness, bird.clone());
+        tasks.spawn("the HTTP server", HttpServer::bind(address)?.run(endpoints, tasks.stopping()));
+    }
     let supply = Supply::begin(&options, &metrics).await?;
     let service = Arc::new(AgentService::new(
         bird.as_deref().map(|bird| bird_limits(bird, &options)),
@@ -101,14 +100,20 @@ pub async fn run_with(
         answering = Arc::new(ReportingService::new(answering, membership.events(), readiness.subscribe()));
     }
     let answering = Arc::new(MeteredService::new(answering, &metrics));
-    let serving = tokio::spawn(server.run(answering, stop.requested()));
+    let serving = server.run(answering, tasks.stopping());
+    tasks.spawn("the server", async move {
+        let unfinished = serving.await;
+        if unfinished > 0 {
+            tracing::warn!(unfinished, "requests were still at work; the next start takes them up");
+        }
+    });
 
     let mut shutdown = std::pin::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => None,
+        ended = tasks.ended() => Some(Err(ended)),
         outcome = start(&options, supply, wrap, &metrics, &readiness, &service, bird.clone()) => Some(outcome),
     };
-    let (mut reaper, mut keeper, mut collector, mut following) = (None, None, None, None);
     let result = match outcome {
         None => Ok(()),
         Some(Err(error)) => Err(error),
@@ -119,83 +124,37 @@ pub async fn run_with(
             tracing::info!(took_ms = started.elapsed().as_millis(), "ready");
             if let Supply::Cluster(membership) = supply {
                 let bird = bird.as_ref().map(|bird| bird.status());
-                following = Some(tokio::spawn(membership.follow(Arc::clone(&handler), bird)));
+                let (following, stopping) = (membership.follow(Arc::clone(&handler), bird), tasks.stopping());
+                tasks.spawn("the task that follows the NodeConfig", async move {
+                    tokio::select! {
+                        () = following => {}
+                        () = stopping => {}
+                    }
+                });
             }
-            let (reaping, until) = (Arc::clone(&handler), stop.requested());
-            reaper = Some(tokio::spawn(async move { reaping.run_reaper(until).await }));
-            let (keeping, counting, until) = (Arc::clone(&handler), Arc::clone(&metrics), stop.requested());
-            keeper = Some(tokio::spawn(async move {
-                keeping.run_keeper(|repaired| counting.repaired(repaired.into(), 1), until).await;
-            }));
-            let (interval, until) = (options.gc_interval, stop.requested());
-            collector = Some(tokio::spawn(async move { handler.run_collector(interval, until).await }));
+            let (reaping, stopping) = (Arc::clone(&handler), tasks.stopping());
+            tasks.spawn("the reaper", async move { reaping.run_reaper(stopping).await });
+            let (keeping, counting, stopping) =
+                (Arc::clone(&handler), Arc::clone(&metrics), tasks.stopping());
+            tasks.spawn("the keeper", async move {
+                keeping.run_keeper(|repaired| counting.repaired(repaired.into(), 1), stopping).await;
+            });
+            let (interval, stopping) = (options.gc_interval, tasks.stopping());
+            tasks.spawn("the collector", async move { handler.run_collector(interval, stopping).await });
             tokio::select! {
                 () = &mut shutdown => Ok(()),
-                ended = ended(following.as_mut()) => Err(AgentError::Following(ended)),
+                ended = tasks.ended() => Err(ended),
             }
         }
     };
     tracing::info!("stopping; pods keep their addresses, routes and announcements");
     readiness.send_replace(Readiness::Stopping);
-    stop.request();
-    if let Some(following) = following {
-        following.abort();
-    }
-    match serving.await {
-        Ok(0) => {}
-        Ok(unfinished) => {
-            tracing::warn!(unfinished, "requests were still at work; the next start takes them up");
-        }
-        Err(error) => tracing::error!(%error, "the server ended badly"),
-    }
-    let tasks = [
-        ("the reaper", reaper),
-        ("the keeper", keeper),
-        ("the collector", collector),
-        ("the HTTP server", http),
-    ];
-    for (what, task) in tasks {
-        if let Some(task) = task
-            && let Err(error) = task.await
-        {
-            tracing::error!(%error, what, "ended badly");
-        }
-    }
+    tasks.stop().await;
     if let Some(bird) = bird {
         // The last requests may have changed what is to be announced.
         bird.shutdown().await;
     }
     result
-}
-
-/// Ready when `task`, which goes on for ever, has ended all the same, with what is known of why.
-async fn ended(task: Option<&mut tokio::task::JoinHandle<()>>) -> String {
-    match task {
-        Some(task) => task.await.err().map_or_else(String::new, |error| error.to_string()),
-        None => std::future::pending().await,
-    }
-}
-
-/// Tells all parts of the agent that it ends.
-struct Stop(watch::Sender<bool>);
-
-impl Stop {
-    fn new() -> Self {
-        Self(watch::Sender::new(false))
-    }
-
-    fn request(&self) {
-        self.0.send_replace(true);
-    }
-
-    /// Ready once it was requested.
-    fn requested(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut requested = self.0.subscribe();
-        async move {
-            // An error means that the sender is gone, which is a stop as well.
-            let _ = requested.wait_for(|requested| *requested).await;
-        }
-    }
 }
 
 /// Where NodeConfig and pods come from.

@@ -74,11 +74,14 @@ pub enum AgentError {
     /// Records of this boot can't be told from those of another.
     #[error("can't read which boot this is from {path}: {0}; mount /proc", path = boot::ID_FILE)]
     BootId(#[source] io::Error),
-    /// Changes of the NodeConfig would not be noticed any more.
-    #[error(
-        "the task that follows the NodeConfig has ended: {0}; this is a defect, please report it with the log"
-    )]
-    Following(String),
+    /// A part of the agent would not do its work any more.
+    #[error("{what} has ended early: {why}; this is a defect, please report it with the log")]
+    Ended {
+        /// Which part.
+        what: &'static str,
+        /// As far as it is known.
+        why: String,
+    },
     /// The kernel or the records could not be brought in order.
     #[error("the node can't be brought in order: {0}")]
     Recover(#[from] HandlerError),
