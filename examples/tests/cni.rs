@@ -310,7 +310,9 @@ fn check_says_what_is_not_as_it_should_be() -> Result<()> {
         node.start_agent_as(command)?;
         node.wait_ready()?;
         let runtime = node.runtime()?;
-        let container = node.make_container("drifting", &[])?;
+        let (anycast6, anycast4) = ("2001:db8:a::1", "198.51.100.1");
+        let served = format!("{anycast6}, {anycast4}");
+        let container = node.make_container("drifting", &[("anycast", &served)])?;
         let result = runtime.prepare("ADD", &container).make()?.success()?;
         let [ipv6, ipv4] = addresses(&result)[..] else { panic!("{result}") };
         let host = host_interface(&result);
@@ -362,6 +364,26 @@ fn check_says_what_is_not_as_it_should_be() -> Result<()> {
             ),
             (
                 outside,
+                format!("-4 route del {anycast4}"),
+                format!("host side: the route to {anycast4}/32 is missing"),
+            ),
+            (
+                outside,
+                format!("-6 route del {anycast6}"),
+                format!("host side: the route to {anycast6}/128 is missing"),
+            ),
+            (
+                pod,
+                format!("address del {anycast6}/128 dev eth0"),
+                format!("pod side: the address {anycast6} is missing"),
+            ),
+            (
+                pod,
+                format!("address del {anycast4}/32 dev eth0"),
+                format!("pod side: the address {anycast4} is missing"),
+            ),
+            (
+                outside,
                 format!("address del fe80::1/64 dev {host}"),
                 "host side: the address fe80::1 is missing".to_owned(),
             ),
@@ -394,7 +416,7 @@ fn check_says_what_is_not_as_it_should_be() -> Result<()> {
                 node.netns.must_ping(address, AT_ONCE)?;
             }
         }
-        Ok(())
+        runtime.check(&container)
     })
 }
 

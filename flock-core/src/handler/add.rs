@@ -61,6 +61,9 @@ impl Handler {
         if doomed.is_none() && record.state == AttachmentState::Committed && record.netns.is_same(netns) {
             // Idempotent, and mends what something else may have broken since.
             self.backends.dataplane.attach(&record).await?;
+            if self.is_announced(&record) {
+                self.announce(Change::Gain).await;
+            }
             return Ok(Some(record));
         }
         self.teardown(&record).await?;

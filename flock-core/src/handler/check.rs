@@ -1,7 +1,10 @@
 //! CHECK.
 
-use crate::attachment::AttachmentState;
+use ipnet::IpNet;
+
+use crate::attachment::{Attachment, AttachmentState};
 use crate::cni::{Call, CniResult};
+use crate::dataplane::{Drift, NodeDrift, Side};
 use crate::handler::{Handler, HandlerError};
 
 impl Handler {
@@ -27,10 +30,32 @@ impl Handler {
             }
         }
         let drifts = self.backends.dataplane.check(std::slice::from_ref(&attachment)).await?;
-        let drifts: Vec<_> = drifts.into_iter().flatten().collect();
+        let mut drifts = drifts.concat();
+        drifts.extend(self.lost_anycast(&attachment).await?);
         if drifts.is_empty() {
             return Ok(());
         }
         Err(HandlerError::Drifted { key: attachment.key, drifts })
+    }
+
+    /// The routes to what it serves that do not lead to it. They are the node's own, since
+    /// several attachments may share one.
+    async fn lost_anycast(&self, attachment: &Attachment) -> Result<Vec<Drift>, HandlerError> {
+        if attachment.anycast.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted = self.node_wanted(self.backends.store.list().await?);
+        let link = attachment.host_interface.as_str();
+        let found = self.backends.dataplane.check_node(&wanted).await?;
+        let lost = found.into_iter().filter_map(|drift| match drift {
+            // Other servers of the address may come or go at the moment.
+            NodeDrift::Anycast { address, expected, found }
+                if expected.contains(link) && !found.contains(link) =>
+            {
+                Some(Drift::RouteMissing(Side::Host, IpNet::from(address)))
+            }
+            _ => None,
+        });
+        Ok(lost.collect())
     }
 }

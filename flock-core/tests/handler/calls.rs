@@ -198,6 +198,31 @@ async fn the_reaper_goes_on_after_a_failure_until_nothing_is_left() {
     world.assert_empty(&node).await;
 }
 
+/// The routes to anycast addresses are the node's, but a pod that lost its own is not as it was.
+#[tokio::test]
+async fn check_names_the_anycast_routes_that_are_gone_and_a_repeated_add_brings_them_back() {
+    let world = World::new();
+    let node = recovered(&world).await;
+    let served = [("anycast", "2001:db8:a::1, 198.51.100.1")];
+    for (pod, annotations) in [(0, &[][..]), (1, &served), (2, &served[..])] {
+        node.add(pod, annotations).await.unwrap();
+    }
+    let routes = world.dataplane.anycast();
+    world.dataplane.lose_node_routes();
+    node.check(0).await.unwrap();
+    for pod in [1, 2] {
+        let said = node.check(pod).await.unwrap_err().to_string();
+        for lost in ["2001:db8:a::1/128", "198.51.100.1/32"] {
+            assert!(said.contains(&format!("host side: the route to {lost} is missing")), "{said}");
+        }
+    }
+    node.add(1, &served).await.unwrap();
+    assert_eq!(world.dataplane.anycast(), routes);
+    for pod in [1, 2] {
+        node.check(pod).await.unwrap();
+    }
+}
+
 /// Nobody takes an address of the node or of a router away by serving it.
 #[tokio::test]
 async fn an_anycast_address_of_the_node_or_of_a_peer_is_refused() {
