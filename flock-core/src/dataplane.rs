@@ -51,6 +51,9 @@ pub trait Dataplane: fmt::Debug + Send + Sync + 'static {
     async fn identify(&self, path: &Path) -> Result<Netns, DataplaneError>;
 
     /// Makes the link, its addresses, routes and neighbour entries on both sides.
+    ///
+    /// Where the namespace can't be found, its pod may live on without a path: of a link that
+    /// is there, the node's side is made as it should be, before the error is returned.
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError>;
 
     /// Takes away the node's routes to the pod, so that nothing reaches it any

@@ -43,7 +43,13 @@ impl Worker {
         source: Option<Ipv4Addr>,
     ) -> Result<(), DataplaneError> {
         let (namespace, mut pod) = trace_span!("1 open the namespace").in_scope(|| {
-            let namespace = Namespace::open(&attachment.netns)?;
+            let namespace = match Namespace::open(&attachment.netns) {
+                Ok(namespace) => namespace,
+                Err(out_of_reach) => {
+                    self.ready_host_side(attachment, source)?;
+                    return Err(out_of_reach);
+                }
+            };
             let pod = self.converse_in(&namespace).map_err(|source| entering(attachment, source))?;
             Ok((namespace, pod))
         })?;
@@ -56,6 +62,22 @@ impl Worker {
         trace_span!("5 host routes").in_scope(|| self.ready_host_routes(attachment, host.index, source))?;
         trace_span!("6 addresses taken")
             .in_scope(|| self.await_addresses(attachment, &host, &mut pod, pod_index))
+    }
+
+    /// The host side alone, of a link that is there: the pod may live on in a namespace that
+    /// can't be found any more.
+    fn ready_host_side(
+        &mut self,
+        attachment: &Attachment,
+        source: Option<Ipv4Addr>,
+    ) -> Result<(), DataplaneError> {
+        let name = attachment.host_interface.as_str();
+        let found = find_link(&mut self.node, name)?;
+        let Some(host) = found.filter(|link| link.is_host_side_of(&attachment.key)) else { return Ok(()) };
+        adjust(&mut self.node, &host, attachment.key.mac_addresses().host, attachment.mtu)?;
+        self.ready_host_link(attachment, &host)?;
+        self.ready_host_routes(attachment, host.index, source)?;
+        await_local(&mut self.node, host.index, vec![GATEWAY_V6], name)
     }
 
     /// Until both sides take packets for their IPv6 addresses.

@@ -218,14 +218,15 @@ impl Dataplane for MemoryDataplane {
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
         let mut model = self.lock();
         let fails = model.count_call();
-        model.add_link(attachment)?;
-        if fails {
-            return Err(model.failure());
+        let made = model.add_link(attachment);
+        let is_half_made = made.is_err() && !model.has_link_out_of_reach(attachment);
+        if fails || is_half_made {
+            return made.and(Err(model.failure()));
         }
         for prefix in attachment.addresses.prefixes() {
             model.routes.insert(prefix, attachment.host_interface.clone());
         }
-        Ok(())
+        made
     }
 
     async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
@@ -338,6 +339,14 @@ impl Model {
         }
         self.links.insert(name.clone(), LinkModel { attachment: Some(attachment.clone()) });
         Ok(())
+    }
+
+    /// Whether it has its link, and its namespace can't be found.
+    fn has_link_out_of_reach(&self, attachment: &Attachment) -> bool {
+        let link = self.links.get(&attachment.host_interface).and_then(|link| link.attachment.as_ref());
+        let found = self.namespace(&attachment.netns.path);
+        link.is_some_and(|made| made.key == attachment.key)
+            && !found.is_ok_and(|namespace| namespace.inode == attachment.netns.inode)
     }
 
     /// As in the kernel: routes over a link go with it.

@@ -23,16 +23,24 @@ pub(super) enum Mending {
 
 impl Handler {
     /// Mends a complete attachment of which `drifts` are known. Nobody else may be at work on it.
+    /// Of one whose namespace is out of reach, that is the node's side.
     pub(super) async fn mend(&self, record: &Attachment, drifts: &[Drift]) -> Mending {
         if drifts.is_empty() {
             return Mending::Fine;
         }
-        let found = in_a_line(drifts);
         if is_beyond_mending(drifts) {
-            return Mending::Left { found };
+            return Mending::Left { found: in_a_line(drifts) };
         }
+        let (out_of_reach, others): (Vec<_>, Vec<_>) =
+            drifts.iter().partition(|drift| is_out_of_reach(drift));
+        let found = in_a_line(&others);
         match self.backends.dataplane.attach(record).await {
             Ok(()) => Mending::Mended { found },
+            Err(DataplaneError::NotANamespace { .. } | DataplaneError::NamespaceChanged { .. })
+                if !out_of_reach.is_empty() =>
+            {
+                Mending::Mended { found }
+            }
             Err(error) => Mending::Failed { found, error },
         }
     }
@@ -43,12 +51,16 @@ impl Handler {
     }
 }
 
-/// A link that went with its namespace is gone for good. Where the link is as it should be, the
-/// namespace lives on without its path, and nothing of it can be looked at.
+/// A link that went with its namespace is gone for good. Where the link is there, the namespace
+/// lives on without its path, and nothing of it can be looked at.
 fn is_beyond_mending(drifts: &[Drift]) -> bool {
-    let is_out_of_reach = |drift: &Drift| matches!(drift, Drift::NamespaceGone(_));
-    drifts.iter().any(is_out_of_reach)
-        && (drifts.iter().all(is_out_of_reach) || drifts.contains(&Drift::LinkMissing(Side::Host)))
+    let is_gone =
+        |drift: &Drift| matches!(drift, Drift::LinkMissing(Side::Host) | Drift::LinkForeign(Side::Host));
+    drifts.iter().any(is_out_of_reach) && (drifts.iter().all(is_out_of_reach) || drifts.iter().any(is_gone))
+}
+
+fn is_out_of_reach(drift: &Drift) -> bool {
+    matches!(drift, Drift::NamespaceGone(_))
 }
 
 /// All of them, for a message.

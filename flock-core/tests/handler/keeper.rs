@@ -10,7 +10,7 @@ use flock_core::name::InterfaceName;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::faults::Faults;
-use crate::node::{Node, World, key};
+use crate::node::{Node, World, key, namespace};
 
 /// What is disturbed once is as it should be within this.
 const SECOND: Duration = Duration::from_secs(1);
@@ -74,6 +74,24 @@ async fn routes_and_links_come_back() {
     assert_eq!(kept(&node, work).await, [Repaired::Attachment; 2]);
     node.check(0).await.unwrap();
     node.check(1).await.unwrap();
+}
+
+/// Its process lives on without the path; nothing in there can be looked at.
+#[tokio::test(start_paused = true)]
+async fn the_nodes_side_of_a_pod_out_of_reach_comes_back_and_is_no_further_work() {
+    let world = World::new();
+    let node = node_with_pods(&world, 1).await;
+    let kernel = &world.dataplane;
+    kernel.unmount_namespace(namespace(0).as_ref()).unwrap();
+    let work = async {
+        kernel.lose_routes(&link(kernel, 0));
+        within_a_second("a route", || kernel.is_attached(&key(0))).await;
+        sleep(600 * SECOND).await;
+        let before = looks(&node);
+        sleep(600 * SECOND).await;
+        assert_eq!(looks(&node), before);
+    };
+    assert_eq!(kept(&node, work).await, [Repaired::Attachment]);
 }
 
 #[tokio::test(start_paused = true)]

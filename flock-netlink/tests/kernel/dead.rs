@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flock_core::announcer::MemoryAnnouncer;
-use flock_core::attachment::AttachmentKey;
+use flock_core::attachment::{Attachment, AttachmentKey, Netns};
 use flock_core::clock::ManualClock;
 use flock_core::cni::{Args, Call, NetworkConfig, Verb};
 use flock_core::dataplane::conformance::DataplaneHarness;
+use flock_core::dataplane::{Dataplane, DataplaneError, Drift};
 use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::name::{ContainerId, InterfaceName};
@@ -178,4 +179,36 @@ async fn an_attachment_that_lost_its_link_is_not_collected() {
         node.clock.advance(Duration::from_secs(60));
     }
     assert_eq!(node.store.get(&pod.key).await.unwrap(), Some(record));
+}
+
+/// Its pod lives on, and is reached from the node as before; also where a record that was
+/// lost is made anew from the link, without a path.
+#[tokio::test]
+async fn the_nodes_side_of_a_pod_whose_path_is_gone_is_made_again() {
+    let node = Node::start().await;
+    node.lab.dataplane.prepare().await.unwrap();
+    let pod = node.add("hidden").await;
+    let record = node.store.get(&pod.key).await.unwrap().unwrap();
+    let without_path = Netns { path: PathBuf::new(), device: 0, inode: 0 };
+    let _living = pod.process();
+    remove_path(&pod.path);
+    let name = record.host_interface.as_str();
+    for record in [record.clone(), Attachment { netns: without_path, ..record.clone() }] {
+        let gone = [Drift::NamespaceGone(record.netns.path.clone())];
+        for command in [
+            "ip route flush proto 70".to_owned(),
+            "ip -6 route flush proto 70".to_owned(),
+            format!("ip neigh flush dev {name} nud permanent"),
+            format!("ip address flush dev {name}"),
+            format!("ip link set {name} down"),
+            format!("ip link set {name} mtu 1400"),
+        ] {
+            run(&command.split(' ').collect::<Vec<_>>());
+            assert_ne!(node.lab.drift(&record).await, gone, "{command}");
+            let error = node.lab.dataplane.attach(&record).await.unwrap_err();
+            assert!(matches!(error, DataplaneError::NotANamespace { .. }), "{command}: {error}");
+            assert_eq!(node.lab.drift(&record).await, gone, "{command}");
+            node.is_complete(&pod).await;
+        }
+    }
 }
