@@ -101,6 +101,8 @@ fn what_something_else_takes_away_is_back_within_a_second() -> Result<()> {
             format!("ip link set {link} down"),
             format!("ip link set {link} mtu 1300"),
             format!("ip link del {link}"),
+            format!("ip link set {link} down name elsewhere"),
+            format!("ip link set {link} netns {}", other.netns().name()),
             "ip route del blackhole 10.0.1.0/24".to_owned(),
             "ip -6 route del blackhole 2001:db8:1::/64".to_owned(),
             "ip address del 169.254.1.1/32 dev lo".to_owned(),

@@ -14,7 +14,7 @@ use tracing::trace_span;
 
 use crate::conversation::{Conversation, Request};
 use crate::facts::LinkFacts;
-use crate::links::{find_link, kernel, link_of, perform, vanished};
+use crate::links::{find_link, kernel, link_by_index, link_of, perform, remove, vanished};
 use crate::messages::{self, Use, VethEnd};
 use crate::netns::Namespace;
 use crate::pod::{PodSide, link_local_net};
@@ -103,8 +103,11 @@ impl Worker {
         if let Some(host) = self.create_veth(attachment, namespace)? {
             return Ok(host);
         }
-        let Some(host) = find_link(&mut self.node, attachment.host_interface.as_str())? else {
-            return Err(interface_exists(attachment));
+        let found = find_link(&mut self.node, attachment.host_interface.as_str())?;
+        let Some(host) = found.map_or_else(|| self.find_elsewhere(attachment, pod), |host| Ok(Some(host)))?
+        else {
+            // The name in the pod is free by now, or an interface of others has it.
+            return self.create_veth(attachment, namespace)?.ok_or_else(|| interface_exists(attachment));
         };
         if !host.is_host_side_of(&attachment.key) {
             return Err(DataplaneError::HostInterfaceTaken {
@@ -127,6 +130,33 @@ impl Worker {
         let removal = [Request::plain(messages::link_delete(host.index))];
         perform(&mut self.node, &removal, attachment.host_interface.as_str())?;
         self.create_veth(attachment, namespace)?.ok_or_else(|| interface_exists(attachment))
+    }
+
+    /// The host side, where it was there under another name. It is renamed: what the pod has
+    /// stays. Where the pod's end has its other end in another namespace, it serves nobody, and is
+    /// removed.
+    fn find_elsewhere(
+        &mut self,
+        attachment: &Attachment,
+        pod: &mut Conversation,
+    ) -> Result<Option<LinkFacts>, DataplaneError> {
+        let inside = attachment.key.interface.as_str();
+        let Some(link) = find_link(pod, inside)? else { return Ok(None) };
+        let Some(peer) = link.peer else { return Ok(None) };
+        let name = attachment.host_interface.as_str();
+        // Indices are counted per namespace: both ends have to name each other.
+        let host = link_by_index(&mut self.node, peer)?
+            .filter(|host| host.peer == Some(link.index) && host.is_host_side_of(&attachment.key));
+        if host.is_some() {
+            // Older kernels rename no link that is up.
+            let requests = [messages::link_down(peer), messages::link_rename(peer, name)].map(Request::plain);
+            perform(&mut self.node, &requests, name)?;
+            return find_link(&mut self.node, name);
+        }
+        if link.mac == Some(attachment.key.mac_addresses().pod) {
+            remove(pod, &[Request::plain(messages::link_delete(link.index))], inside)?;
+        }
+        Ok(None)
     }
 
     /// `None` if one of the two names is taken.

@@ -113,6 +113,18 @@ pub(crate) fn find_link(
     link_of(answers.into_iter().next(), name)
 }
 
+/// The link of that index, if there is one.
+pub(crate) fn link_by_index(
+    conversation: &mut Conversation,
+    index: u32,
+) -> Result<Option<LinkFacts>, DataplaneError> {
+    let shown = format!("the interface {index}");
+    let answers = conversation
+        .ask(&[Request::plain(messages::link_by_index(index))])
+        .map_err(|source| kernel("show", &shown, source))?;
+    link_of(answers.into_iter().next(), &shown)
+}
+
 /// Reads the answer to a question for one link.
 pub(crate) fn link_of(answer: Option<Answer>, name: &str) -> Result<Option<LinkFacts>, DataplaneError> {
     match answer {

@@ -88,6 +88,14 @@ pub(crate) fn link_up(index: u32) -> RouteNetlinkMessage {
     RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).up().build())
 }
 
+pub(crate) fn link_down(index: u32) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).down().build())
+}
+
+pub(crate) fn link_rename(index: u32, name: &str) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::SetLink(LinkUnspec::new_with_index(index).name(name).build())
+}
+
 /// `RTM_SETLINK` of what was given at creation, for a link that differs in it.
 pub(crate) fn link_identity(index: u32, mac: MacAddr, mtu: u32) -> RouteNetlinkMessage {
     let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).mtu(mtu).build();
@@ -313,7 +321,8 @@ pub(crate) fn describe(message: &RouteNetlinkMessage) -> String {
     match message {
         RouteNetlinkMessage::NewLink(_) => "make the veth".to_owned(),
         RouteNetlinkMessage::SetLink(link) if link.header.change_mask.contains(LinkFlags::Up) => {
-            "bring up the interface".to_owned()
+            let up = link.header.flags.contains(LinkFlags::Up);
+            format!("bring {} the interface", if up { "up" } else { "down" })
         }
         RouteNetlinkMessage::SetLink(_) => "change the interface".to_owned(),
         RouteNetlinkMessage::GetLink(_) => "show the interface".to_owned(),

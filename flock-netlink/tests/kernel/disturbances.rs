@@ -8,13 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use flock_core::attachment::Attachment;
-use flock_core::dataplane::conformance::{anycast_v4, anycast_v6, server, wanted};
+use flock_core::dataplane::conformance::{DataplaneHarness, anycast_v4, anycast_v6, server, wanted};
 use flock_core::dataplane::{AnycastRoute, Dataplane, Disturbance};
 use ipnet::IpNet;
 use tokio::sync::RwLock;
 use tokio::time::timeout;
 
-use crate::lab::{Lab, in_pod, run};
+use crate::lab::{Lab, in_pod, pod_interfaces, run};
 
 /// A disturbance is to be undone within a second, so it has to be known long before.
 const SOON: Duration = Duration::from_millis(500);
@@ -75,6 +75,7 @@ async fn every_disturbance_of_a_pods_host_side_is_told() {
     let [v6, v4] =
         [node.pod.addresses.ipv6.unwrap().to_string(), node.pod.addresses.ipv4.unwrap().to_string()];
     let local = node.pod.key.mac_addresses().pod.link_local();
+    let elsewhere = node.lab.make_namespace().await;
     for command in [
         format!("ip route del {v4}"),
         format!("ip -6 route del {v6}"),
@@ -100,6 +101,8 @@ async fn every_disturbance_of_a_pods_host_side_is_told() {
         format!("sysctl -qw net/ipv4/conf/{link}/proxy_arp=0"),
         format!("sysctl -qw net/ipv6/conf/{link}/forwarding=0"),
         format!("ip link del {link}"),
+        format!("ip link set {link} down name elsewhere"),
+        format!("ip link set {link} netns {}", elsewhere.display()),
     ] {
         settle(&node.lab).await;
         let start = Instant::now();
@@ -113,6 +116,8 @@ async fn every_disturbance_of_a_pods_host_side_is_told() {
         }
         node.mend().await;
         assert_eq!(node.lab.drift(&node.pod).await, [], "after {command}");
+        assert_eq!(node.lab.dataplane.list().await.unwrap().len(), 1, "after {command}");
+        assert_eq!(pod_interfaces(&elsewhere), Vec::<String>::new(), "after {command}");
     }
 }
 
