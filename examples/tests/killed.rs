@@ -5,6 +5,7 @@
 //!
 //! The agent that dies is flock-bin's example `mortal`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::print_stdout, reason = "numbers for docs/reliability.md")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

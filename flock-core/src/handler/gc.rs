@@ -35,7 +35,7 @@ impl Handler {
                     deleted += 1;
                 }
                 Ok(false) => {
-                    tracing::info!(attachment = %record.owner(), "left alone: a request is at work on it, or has changed it")
+                    tracing::info!(attachment = %record.owner(), "left alone: a request is at work on it, or has changed it");
                 }
                 Err(error) => {
                     tracing::warn!(attachment = %record.owner(), %error, "could not be deleted");
