@@ -173,7 +173,7 @@ impl Machine {
             Step::Fail(away) => self.faults.fail_later(usize::from(away)),
             Step::Rest => self.world.clock.advance(Duration::from_secs(60)),
             Step::Know(pod, true) => self.world.pods.insert(pod_key(pod), PodInfo::default()),
-            Step::Know(pod, false) => drop(self.world.pods.remove(&pod_key(pod))),
+            Step::Know(pod, false) => self.world.pods.remove(&pod_key(pod)),
             Step::TimeOut => tokio::time::advance(PATIENCE).await,
             Step::Kill(polls) => self.kill(polls).await,
             Step::Settle => self.settle().await,
