@@ -142,8 +142,11 @@ impl Keeper<'_> {
     fn hear(&mut self, told: Result<Disturbance, DataplaneError>) {
         match told {
             Ok(told) => {
-                self.failures.remove(&Subject::Listening);
                 self.open.merge(told);
+                // What was missed meanwhile.
+                if let Some(deaf) = self.failures.remove(&Subject::Listening) {
+                    self.open.merge(deaf.again);
+                }
             }
             Err(error) => {
                 let what = "what others change on the node is noticed late";
@@ -153,10 +156,17 @@ impl Keeper<'_> {
     }
 
     async fn look(&mut self) {
-        let told = std::mem::take(&mut self.open);
+        let mut told = std::mem::take(&mut self.open);
         // First, since pods' routes may name the gateway as their source.
         if told.node || told.everything {
             self.look_at_node().await;
+        }
+        if !told.everything && told.interfaces.is_empty() {
+            return;
+        }
+        // With that what could not be looked at before: this look ends or renews the failure.
+        if let Some(before) = self.failures.get(&Subject::Looking) {
+            told.merge(before.again.clone());
         }
         match self.look_at_attachments(&told).await {
             Ok(anycast) => {
@@ -180,9 +190,6 @@ impl Keeper<'_> {
 
     /// True where anycast routes may have gone with what was mended.
     async fn look_at_attachments(&mut self, told: &Disturbance) -> Result<bool, HandlerError> {
-        if !told.everything && told.interfaces.is_empty() {
-            return Ok(false);
-        }
         let handler = self.handler;
         let mut records = handler.backends.store.list().await?;
         self.forget_failures(&records);

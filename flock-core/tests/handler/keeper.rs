@@ -317,3 +317,30 @@ async fn a_failing_look_is_repeated() {
     };
     assert_eq!(kept(&node, work).await, [Repaired::Attachment]);
 }
+
+/// A look that failed is repeated after a while. What it was about is not forgotten when
+/// others, at other things, are made or fail as well before that.
+#[tokio::test(start_paused = true)]
+async fn what_a_failed_look_was_about_is_not_forgotten() {
+    for second in [Disturbance::of_node(), Disturbance::of_interface(InterfaceName::new("other").unwrap())] {
+        for second_fails in [false, true] {
+            let world = World::new();
+            let node = node_with_pods(&world, 2).await;
+            let kernel = &world.dataplane;
+            let work = async {
+                node.faults.fail_later(0);
+                kernel.lose_routes(&link(kernel, 0));
+                // Within the time after which it would be repeated.
+                sleep(SECOND / 2).await;
+                assert!(!kernel.is_attached(&key(0)));
+                if second_fails {
+                    node.faults.fail_later(0);
+                }
+                kernel.disturb(second.clone());
+                sleep(5 * SECOND).await;
+                assert!(kernel.is_attached(&key(0)), "{second:?}, which failed: {second_fails}");
+            };
+            assert_eq!(kept(&node, work).await, [Repaired::Attachment]);
+        }
+    }
+}
