@@ -6,14 +6,17 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{DataplaneError, Disturbance, NodeDrift, NodeWanted};
+use crate::handler::keeper::mender::{Disturbed, Ended};
 use crate::handler::keeper::pace::Pace;
-use crate::handler::mend::{Mending, in_a_line};
+use crate::handler::mend::in_a_line;
 use crate::handler::{Handler, HandlerError};
 
+mod mender;
 mod pace;
 
 /// When to look again at what somebody else was working on.
@@ -40,7 +43,7 @@ impl Handler {
     ///
     /// A disturbance is undone after some milliseconds, in which others of the same
     /// origin are gathered. Where they don't end, there are three looks in a second at most.
-    /// What is being worked on is looked at afterwards; what can't be mended is said
+    /// Attachments are mended two at a time, beside further looks. What is being worked on is looked at afterwards; what can't be mended is said
     /// once and tried again, less and less often. Pods' traffic is untouched, beside that
     /// of what was disturbed.
     pub async fn run_keeper(
@@ -48,16 +51,22 @@ impl Handler {
         repaired: impl Fn(Repaired) + Send + Sync,
         shutdown: impl Future<Output = ()>,
     ) {
+        let (mend, disturbed) = unbounded_channel();
+        let (end, ended) = unbounded_channel();
         let mut keeper = Keeper {
             handler: self,
             repaired: &repaired,
             open: Disturbance::default(),
             failures: BTreeMap::new(),
             pace: Pace::new(),
+            mend,
+            ended,
+            under_way: BTreeMap::new(),
         };
         tokio::select! {
             () = pin!(shutdown) => {}
             () = keeper.run() => {}
+            () = self.mend_disturbed(disturbed, end, &repaired) => {}
         }
     }
 }
@@ -69,6 +78,10 @@ struct Keeper<'a> {
     open: Disturbance,
     failures: BTreeMap<Subject, Failure>,
     pace: Pace,
+    mend: UnboundedSender<Disturbed>,
+    ended: UnboundedReceiver<Ended>,
+    /// What is being mended, each with what was told of it since.
+    under_way: BTreeMap<AttachmentKey, Disturbance>,
 }
 
 /// What a failure is about.
@@ -117,19 +130,30 @@ impl Keeper<'_> {
 
     /// Until something is told, or it is time for another attempt.
     async fn wait(&mut self) {
-        let soon = (!self.open.is_empty()).then(|| Instant::now() + LOOK_AGAIN);
-        let later = self.failures.values().map(|failure| failure.at).min();
-        let attempt = async {
-            match soon.into_iter().chain(later).min() {
-                Some(at) => sleep_until(at).await,
-                None => pending().await,
+        let begin = Instant::now();
+        loop {
+            let soon = (!self.open.is_empty()).then(|| begin + LOOK_AGAIN);
+            let later = self.failures.values().map(|failure| failure.at).min();
+            let attempt = async {
+                match soon.into_iter().chain(later).min() {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
+            // A dataplane that has failed to tell may do so at once again.
+            let is_deaf = self.failures.contains_key(&Subject::Listening);
+            tokio::select! {
+                told = self.handler.backends.dataplane.disturbed(), if !is_deaf => {
+                    self.hear(told);
+                    break;
+                }
+                Some(ended) = self.ended.recv() => self.end(ended),
+                () = attempt => break,
             }
-        };
-        // A dataplane that has failed to tell may do so at once again.
-        let is_deaf = self.failures.contains_key(&Subject::Listening);
-        tokio::select! {
-            told = self.handler.backends.dataplane.disturbed(), if !is_deaf => self.hear(told),
-            () = attempt => {}
+            // With the last one that was mended, the anycast routes are looked at.
+            if self.open.node && self.under_way.is_empty() {
+                break;
+            }
         }
         let now = Instant::now();
         for failure in self.failures.values_mut().filter(|failure| failure.at <= now) {
@@ -156,6 +180,9 @@ impl Keeper<'_> {
     }
 
     async fn look(&mut self) {
+        while let Ok(ended) = self.ended.try_recv() {
+            self.end(ended);
+        }
         let mut told = std::mem::take(&mut self.open);
         // First, since pods' routes may name the gateway as their source.
         if told.node || told.everything {
@@ -169,12 +196,7 @@ impl Keeper<'_> {
             told.merge(before.again.clone());
         }
         match self.look_at_attachments(&told).await {
-            Ok(anycast) => {
-                self.failures.remove(&Subject::Looking);
-                if anycast {
-                    self.look_at_node().await;
-                }
-            }
+            Ok(()) => drop(self.failures.remove(&Subject::Looking)),
             Err(error) => {
                 let delay = self.handler.settings.retry_delay;
                 let what = "what others may have changed on the node can't be looked at";
@@ -185,15 +207,26 @@ impl Keeper<'_> {
 
     async fn look_at_node(&mut self) {
         let outcome = self.handler.mend_node().await;
+        if matches!(outcome, Ok(Outcome::Mended)) {
+            (self.repaired)(Repaired::Node);
+        }
         self.settle(Subject::Node, Disturbance::of_node(), outcome);
     }
 
-    /// True where anycast routes may have gone with what was mended.
-    async fn look_at_attachments(&mut self, told: &Disturbance) -> Result<bool, HandlerError> {
+    /// Has mended what is not as it should be.
+    async fn look_at_attachments(&mut self, told: &Disturbance) -> Result<(), HandlerError> {
         let handler = self.handler;
         let mut records = handler.backends.store.list().await?;
         self.forget_failures(&records);
         records.retain(|record| told.everything || told.interfaces.contains(&record.host_interface));
+        // What is being mended is looked at afterwards.
+        records.retain(|record| match self.under_way.get_mut(&record.key) {
+            Some(since) => {
+                since.merge(Disturbance::of_interface(record.host_interface.clone()));
+                false
+            }
+            None => true,
+        });
         let (committed, others): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.state == AttachmentState::Committed);
         // What was taken from an ADD that is at work is to be looked at when that is done.
@@ -202,23 +235,30 @@ impl Keeper<'_> {
             self.open.interfaces.insert(record.host_interface);
         }
         if committed.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         // Without locks: nearly always there is nothing to be done.
         let drifts = handler.backends.dataplane.check(&committed).await?;
-        let mut anycast = false;
         for (record, drifts) in committed.into_iter().zip(drifts) {
-            let subject = Subject::Attachment(record.key.clone());
             if drifts.is_empty() {
-                self.failures.remove(&subject);
+                self.failures.remove(&Subject::Attachment(record.key));
                 continue;
             }
-            let again = Disturbance::of_interface(record.host_interface.clone());
-            let outcome = handler.mend_disturbed(&record.key).await;
-            anycast |= matches!(outcome, Ok(Outcome::Mended)) && !record.anycast.is_empty();
-            self.settle(subject, again, outcome);
+            self.under_way.insert(record.key.clone(), Disturbance::default());
+            // It has no receiver where the keeper is about to stop.
+            let _ = self.mend.send(Disturbed { record, drifts });
         }
-        Ok(anycast)
+        Ok(())
+    }
+
+    fn end(&mut self, Ended { record, outcome }: Ended) {
+        self.open.merge(self.under_way.remove(&record.key).unwrap_or_default());
+        // The anycast routes may have gone with the link.
+        if matches!(outcome, Ok(Outcome::Mended)) && !record.anycast.is_empty() {
+            self.open.merge(Disturbance::of_node());
+        }
+        let again = Disturbance::of_interface(record.host_interface);
+        self.settle(Subject::Attachment(record.key), again, outcome);
     }
 
     /// Those of attachments that are deleted.
@@ -234,14 +274,7 @@ impl Keeper<'_> {
         let delay = self.handler.settings.retry_delay;
         match outcome {
             Ok(Outcome::Busy) => self.open.merge(again),
-            Ok(Outcome::Fine) => drop(self.failures.remove(&subject)),
-            Ok(Outcome::Mended) => {
-                self.failures.remove(&subject);
-                (self.repaired)(match subject {
-                    Subject::Attachment(_) => Repaired::Attachment,
-                    _ => Repaired::Node,
-                });
-            }
+            Ok(Outcome::Fine | Outcome::Mended) => drop(self.failures.remove(&subject)),
             Ok(Outcome::NotMended { found, error }) => self.fail(subject, again, &found, &error, delay),
             Err(error) => self.fail(subject, again, "it can't be looked at", &error, delay),
         }
@@ -271,26 +304,6 @@ impl Keeper<'_> {
 }
 
 impl Handler {
-    /// Mends a complete attachment that nobody else works on.
-    async fn mend_disturbed(&self, key: &AttachmentKey) -> Result<Outcome, HandlerError> {
-        let Some(_guard) = self.locks.try_lock(key) else { return Ok(Outcome::Busy) };
-        // As it is now: before the lock, it may have been deleted.
-        let record = self.backends.store.get(key).await?;
-        let is_complete = |record: &Attachment| record.state == AttachmentState::Committed;
-        let Some(record) = record.filter(is_complete).filter(|record| !self.is_doomed(&record.key)) else {
-            return Ok(Outcome::Fine);
-        };
-        let drifts = self.backends.dataplane.check(std::slice::from_ref(&record)).await?;
-        Ok(match self.mend(&record, &drifts.concat()).await {
-            Mending::Fine | Mending::Left { .. } => Outcome::Fine,
-            Mending::Mended { found } => {
-                tracing::warn!(attachment = %record.owner(), found, "repaired what something else had changed");
-                Outcome::Mended
-            }
-            Mending::Failed { found, error } => Outcome::NotMended { found, error: error.into() },
-        })
-    }
-
     /// Makes the node itself be as it should, where it is not.
     async fn mend_node(&self) -> Result<Outcome, HandlerError> {
         // Who puts a configuration in force, or announces, sets the routes himself.

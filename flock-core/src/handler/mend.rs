@@ -53,7 +53,7 @@ impl Handler {
 
 /// A link that went with its namespace is gone for good. Where the link is there, the namespace
 /// lives on without its path, and nothing of it can be looked at.
-fn is_beyond_mending(drifts: &[Drift]) -> bool {
+pub(super) fn is_beyond_mending(drifts: &[Drift]) -> bool {
     let is_gone =
         |drift: &Drift| matches!(drift, Drift::LinkMissing(Side::Host) | Drift::LinkForeign(Side::Host));
     drifts.iter().any(is_out_of_reach) && (drifts.iter().all(is_out_of_reach) || drifts.iter().any(is_gone))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
@@ -37,6 +37,8 @@ pub(crate) struct Faults {
     irremovable: Mutex<Vec<Link>>,
     /// Held, it holds up every `attach` before it does anything.
     pub(crate) attaching: tokio::sync::Mutex<()>,
+    /// To attach this one takes the kernel so long.
+    pub(crate) slow: Mutex<Option<(AttachmentKey, Duration)>>,
     /// Held, it holds up every `detach` before it does anything.
     pub(crate) detaching: tokio::sync::Mutex<()>,
 }
@@ -225,6 +227,10 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
 
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
         drop(self.faults.attaching.lock().await);
+        let slow = self.faults.slow.lock().unwrap().clone();
+        if let Some((_, time)) = slow.filter(|(key, _)| *key == attachment.key) {
+            tokio::time::sleep(time).await;
+        }
         let failed = self.faults.turn("dataplane.attach").await;
         self.faults.after(self.inner.attach(attachment)).await?;
         if failed { Err(DataplaneError::Backend(INJECTED.into())) } else { Ok(()) }

@@ -43,12 +43,12 @@ fn link(dataplane: &MemoryDataplane, pod: u8) -> InterfaceName {
     links.into_iter().find(|link| link.owner == Some(key(pod))).unwrap().interface
 }
 
+fn calls(node: &Node, name: &str) -> usize {
+    node.faults.log().into_iter().filter(|call| *call == name).count()
+}
+
 fn looks(node: &Node) -> usize {
-    node.faults
-        .log()
-        .into_iter()
-        .filter(|call| *call == "dataplane.check" || *call == "dataplane.check_node")
-        .count()
+    calls(node, "dataplane.check") + calls(node, "dataplane.check_node")
 }
 
 async fn node_with_pods(world: &World, pods: u8) -> Node {
@@ -171,7 +171,7 @@ async fn a_pod_that_ended_is_left_alone() {
     let node = node_with_pods(&world, 1).await;
     let kernel = &world.dataplane;
     let interface = link(kernel, 0);
-    let attaches = || node.faults.log().into_iter().filter(|call| *call == "dataplane.attach").count();
+    let attaches = || calls(&node, "dataplane.attach");
     let before = attaches();
     let work = async {
         kernel.remove_namespace(crate::node::namespace(0).as_ref());
@@ -189,7 +189,7 @@ async fn a_pod_that_is_out_of_reach_is_left_alone() {
     let world = World::new();
     let node = node_with_pods(&world, 1).await;
     let kernel = &world.dataplane;
-    let attaches = || node.faults.log().into_iter().filter(|call| *call == "dataplane.attach").count();
+    let attaches = || calls(&node, "dataplane.attach");
     let before = attaches();
     let work = async {
         kernel.unmount_namespace(crate::node::namespace(0).as_ref()).unwrap();
@@ -234,7 +234,7 @@ async fn what_fails_is_tried_again_less_and_less_often() {
     let world = World::new();
     let node = node_with_pods(&world, 1).await;
     let kernel = &world.dataplane;
-    let attaches = || node.faults.log().into_iter().filter(|call| *call == "dataplane.attach").count();
+    let attaches = || calls(&node, "dataplane.attach");
     let work = async {
         let before = attaches();
         // Its name is taken by somebody else.
@@ -343,4 +343,77 @@ async fn what_a_failed_look_was_about_is_not_forgotten() {
             assert_eq!(kept(&node, work).await, [Repaired::Attachment]);
         }
     }
+}
+
+/// Where all of a node's pods are disturbed at once, the kernel is asked for what there is once.
+#[tokio::test(start_paused = true)]
+async fn many_are_compared_with_the_kernel_together() {
+    let world = World::new();
+    let node = node_with_pods(&world, 12).await;
+    let kernel = &world.dataplane;
+    let before = calls(&node, "dataplane.check");
+    let work = async {
+        for pod in 0..12 {
+            kernel.lose_routes(&link(kernel, pod));
+        }
+        within_a_second("a route", || (0..12).all(|pod| kernel.is_attached(&key(pod)))).await;
+        sleep(5 * SECOND).await;
+    };
+    assert_eq!(kept(&node, work).await, [Repaired::Attachment; 12]);
+    assert_eq!(calls(&node, "dataplane.check") - before, 1);
+}
+
+/// A link without a carrier is waited for, some seconds long. Others need not wait for that, be
+/// they disturbed at the same time, meanwhile, or afterwards.
+#[tokio::test(start_paused = true)]
+async fn one_that_takes_long_delays_no_other() {
+    let world = World::new();
+    let node = node_with_pods(&world, 4).await;
+    let kernel = &world.dataplane;
+    let work = async {
+        *node.faults.slow.lock().unwrap() = Some((key(0), 2 * SECOND));
+        kernel.lose_routes(&link(kernel, 0));
+        kernel.lose_routes(&link(kernel, 1));
+        within_a_second("a route", || kernel.is_attached(&key(1))).await;
+        kernel.lose_routes(&link(kernel, 2));
+        within_a_second("a route", || kernel.is_attached(&key(2))).await;
+        assert!(!kernel.is_attached(&key(0)));
+        // Once more, while it is still being worked on: that makes it no second repair.
+        kernel.disturb(Disturbance::of_interface(link(kernel, 0)));
+        timeout(3 * SECOND, async {
+            while !kernel.is_attached(&key(0)) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
+        .unwrap();
+        kernel.lose_routes(&link(kernel, 3));
+        within_a_second("a route", || kernel.is_attached(&key(3))).await;
+        sleep(5 * SECOND).await;
+    };
+    assert_eq!(kept(&node, work).await, [Repaired::Attachment; 4]);
+}
+
+/// What was lost a second time, while it was being put back, is put back a second time.
+#[tokio::test(start_paused = true)]
+async fn what_is_disturbed_while_it_is_mended_is_looked_at_again() {
+    let world = World::new();
+    let node = node_with_pods(&world, 1).await;
+    let kernel = &world.dataplane;
+    let interface = link(kernel, 0);
+    let work = async {
+        let held = node.faults.attaching.lock().await;
+        kernel.lose_routes(&interface);
+        sleep(SECOND).await;
+        kernel.disturb(Disturbance::of_interface(interface.clone()));
+        // It has been heard by now.
+        sleep(SECOND).await;
+        drop(held);
+        within_a_second("a route", || kernel.is_attached(&key(0))).await;
+        for prefix in kernel.routes_over(&interface) {
+            kernel.remove_route(prefix);
+        }
+        within_a_second("a route", || kernel.is_attached(&key(0))).await;
+    };
+    assert_eq!(kept(&node, work).await, [Repaired::Attachment; 2]);
 }

@@ -42,8 +42,8 @@ impl Pace {
         }
         let pause = if self.soon > 0 { GATHER } else { SLOW };
         self.soon = self.soon.saturating_sub(1);
-        // A node with many pods must not do nothing else.
-        pause.max(2 * self.took)
+        // A node with many pods must not do nothing else, nor be looked at too late.
+        pause.max((2 * self.took).min(SLOW))
     }
 
     /// The last look took so long.
@@ -84,9 +84,11 @@ mod tests {
     }
 
     #[test]
-    fn long_looks_leave_time_for_others() {
+    fn long_looks_leave_time_for_others_and_are_not_put_off_for_long() {
         let mut pace = Pace::new();
-        pace.took(Duration::from_secs(1));
-        assert_eq!(pace.pause(Instant::now()), Duration::from_secs(2));
+        for (took, pause) in [(5, 25), (100, 200), (200, 400), (1000, 500), (10_000, 500)] {
+            pace.took(Duration::from_millis(took));
+            assert_eq!(pace.pause(Instant::now()), Duration::from_millis(pause), "{took}");
+        }
     }
 }
