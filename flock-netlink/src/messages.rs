@@ -405,10 +405,11 @@ pub(crate) fn metric(route: &RouteMessage) -> u32 {
     named.unwrap_or(0)
 }
 
-/// Every route of ours in the main table, of one family.
-pub(crate) fn own_routes(family: AddressFamily) -> RouteNetlinkMessage {
+/// Every route of ours in the main table, of one family, over one interface or over all.
+pub(crate) fn own_routes(family: AddressFamily, index: Option<u32>) -> RouteNetlinkMessage {
     let mut message = main_table(family);
     message.header.protocol = RouteProtocol::from(ROUTE_PROTOCOL);
+    message.attributes = index.map(RouteAttribute::Oif).into_iter().collect();
     RouteNetlinkMessage::GetRoute(message)
 }
 

@@ -184,9 +184,17 @@ pub(crate) fn pod_addresses(
 
 /// Every route of ours in the main table, of both families.
 pub(crate) fn own_routes(conversation: &mut Conversation) -> Result<Vec<RouteMessage>, DataplaneError> {
+    own_routes_over(conversation, None)
+}
+
+/// Those over one interface, or all.
+pub(crate) fn own_routes_over(
+    conversation: &mut Conversation,
+    index: Option<u32>,
+) -> Result<Vec<RouteMessage>, DataplaneError> {
     let mut found = Vec::new();
     for family in [AddressFamily::Inet6, AddressFamily::Inet] {
-        found.extend(dump_routes(conversation, &messages::own_routes(family))?);
+        found.extend(dump_routes(conversation, &messages::own_routes(family, index))?);
     }
     // An old kernel does not obey the filter.
     found.retain(is_own);

@@ -12,13 +12,14 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
 
 use crate::conversation::Conversation;
 use crate::facts::LinkFacts;
 use crate::links::{every_link, find_link, kernel};
 use crate::messages;
 use crate::node::local_address;
-use crate::routes::own_routes;
+use crate::routes::own_routes_over;
 
 const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet6, AddressFamily::Inet];
 
@@ -39,7 +40,6 @@ impl State {
             state.links.insert(link.name.clone(), link);
         }
         state.read_entries(conversation, None)?;
-        state.read_routes(conversation)?;
         Ok(state)
     }
 
@@ -50,13 +50,15 @@ impl State {
     ) -> Result<Self, DataplaneError> {
         let mut state = Self::default();
         for name in names {
-            if let Some(link) = find_link(conversation, name)? {
-                state.read_entries(conversation, Some(link.index))?;
-                state.links.insert(link.name.clone(), link);
+            let Some(link) = find_link(conversation, name)? else { continue };
+            match state.read_entries(conversation, Some(link.index)) {
+                Ok(()) => drop(state.links.insert(link.name.clone(), link)),
+                // It was removed since it was found.
+                Err(DataplaneError::Kernel { source, .. })
+                    if source.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => {}
+                Err(error) => return Err(error),
             }
         }
-        // Only ours, which are few in a pod; on a node they are told apart by the interface.
-        state.read_routes(conversation)?;
         Ok(state)
     }
 
@@ -96,11 +98,7 @@ impl State {
                 .map_err(|source| kernel("list", "the neighbours", source))?;
             self.neighbours.extend(found);
         }
-        Ok(())
-    }
-
-    fn read_routes(&mut self, conversation: &mut Conversation) -> Result<(), DataplaneError> {
-        let found = own_routes(conversation)?;
+        let found = own_routes_over(conversation, index)?;
         self.routes.extend(found.iter().filter_map(single_route));
         Ok(())
     }

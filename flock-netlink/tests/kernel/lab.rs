@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
@@ -25,7 +26,7 @@ use tempfile::TempDir;
 const FIRST_PACKET: &str = "0.05";
 
 pub(crate) struct Lab {
-    pub(crate) dataplane: NetlinkDataplane,
+    pub(crate) dataplane: Arc<NetlinkDataplane>,
     folder: TempDir,
     made: AtomicU32,
 }
@@ -36,7 +37,7 @@ impl Lab {
         unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS);
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).unwrap();
         run(&["ip", "link", "set", "lo", "up"]);
-        let dataplane = NetlinkDataplane::new().unwrap();
+        let dataplane = Arc::new(NetlinkDataplane::new().unwrap());
         Self { dataplane, folder: TempDir::new().unwrap(), made: AtomicU32::new(0) }
     }
 
@@ -67,7 +68,7 @@ impl Lab {
 #[async_trait]
 impl DataplaneHarness for Lab {
     fn dataplane(&self) -> &dyn Dataplane {
-        &self.dataplane
+        &*self.dataplane
     }
 
     async fn make_namespace(&self) -> PathBuf {

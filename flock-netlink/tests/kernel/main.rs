@@ -8,6 +8,7 @@ mod anycast;
 mod dead;
 mod disturbances;
 mod drift;
+mod flushed;
 mod lab;
 mod links;
 mod namespaces;
