@@ -2,12 +2,16 @@
 //! and the pods that a runtime adds.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::net::IpAddr;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
 
 use crate::bird::Bird;
@@ -210,6 +214,26 @@ impl Node {
     /// The routing daemon, where it was started.
     pub fn bird(&mut self) -> Option<&mut Bird> {
         self.bird.as_mut()
+    }
+
+    /// What the agent counts as `series`, a metric's name with its labels; `port` is that of its
+    /// `--http-address`, on the loopback interface.
+    pub fn counted(&self, port: u16, series: &str) -> Result<u64> {
+        let path = self.netns.path();
+        let scrape = || {
+            let file = File::open(path)?;
+            // The thread ends in there.
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            stream.set_read_timeout(Some(START_LIMIT))?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+            io::read_to_string(stream)
+        };
+        let answer = thread::scope(|scope| scope.spawn(scrape).join())
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that asked has panicked")))
+            .map_err(LabError::file("ask for the metrics in", path))?;
+        let value = answer.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.ok_or_else(|| LabError::Unexpected(format!("the agent has no metric {series}: {answer}")))
     }
 
     /// The runtime on this node.

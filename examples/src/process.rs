@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
@@ -88,6 +89,19 @@ impl Daemon {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How long processors have worked for it, all its threads together.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let path = PathBuf::from(format!("/proc/{}/stat", self.pid()));
+        let text = fs::read_to_string(&path).map_err(LabError::file("read", &path))?;
+        // After the program's name, which may contain anything: proc(5), fields 14 and 15.
+        let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+        match ticks[..] {
+            [user, system] => Ok(Duration::from_millis(10 * (user + system))),
+            _ => Err(LabError::Unexpected(format!("{} has no times: {text}", path.display()))),
+        }
     }
 
     /// An error with the end of its log unless it is still running.

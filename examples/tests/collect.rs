@@ -2,41 +2,20 @@
 //! takes no living pod for one of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::fd::AsFd;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::thread;
 use std::time::Duration;
 
 use flock_examples::deadline::{Probe, until};
 use flock_examples::netns::Netns;
 use flock_examples::node::{Node, Pod};
 use flock_examples::{Result, sandbox};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 
 const PORT: u16 = 9430;
 /// The kernel takes its time with a namespace that nobody holds any more.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// What `/metrics` says of `name`.
-fn metric(node: &Node, name: &str) -> Option<String> {
-    let scrape = || {
-        let file = File::open(node.netns.path()).unwrap();
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    };
-    let answer = thread::scope(|scope| scope.spawn(scrape).join().unwrap());
-    answer.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
-}
 
 /// A process that lives in a namespace; dropping it ends it.
 struct Process(Child);
@@ -98,7 +77,7 @@ fn the_dead_are_collected_and_the_living_are_not() -> Result<()> {
         command.args(["--http-address", &format!("127.0.0.1:{PORT}")]);
         node.start_agent_as(command)?;
         node.wait_ready()?;
-        assert_eq!(metric(&node, "flock_collected_total").as_deref(), Some("0"));
+        assert_eq!(node.counted(PORT, "flock_collected_total")?, 0);
         let names = ["alive", "gone", "replaced", "hidden", "covered"];
         let pods = names.iter().map(|name| node.add_pod(name, &[])).collect::<Result<Vec<Pod>>>()?;
         let [alive, gone, replaced, hidden, covered] = &pods[..] else { panic!("{pods:?}") };
@@ -113,13 +92,13 @@ fn the_dead_are_collected_and_the_living_are_not() -> Result<()> {
         replaced.netns().delete()?;
         Netns::create(replaced.name())?;
         collects(&node, &[gone, replaced], &[alive, hidden, covered])?;
-        assert_eq!(metric(&node, "flock_collected_total").as_deref(), Some("2"));
+        assert_eq!(node.counted(PORT, "flock_collected_total")?, 2);
 
         // The runtime comes late, and a new sandbox takes the path.
         node.runtime()?.delete(&gone.container)?;
         drop(processes);
         collects(&node, &[hidden, covered], &[alive])?;
-        assert_eq!(metric(&node, "flock_collected_total").as_deref(), Some("4"));
+        assert_eq!(node.counted(PORT, "flock_collected_total")?, 4);
         Ok(())
     })
 }

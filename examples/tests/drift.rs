@@ -5,6 +5,7 @@
     reason = "a test ends where something is not as it should be"
 )]
 
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,13 @@ use serde_json::json;
 
 /// The promise.
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Of the agent's metrics.
+const PORT: u16 = 9430;
+
+/// How many looks in a second there are at most where disturbances don't end, and how many more
+/// there may be at the beginning.
+const LOOKS: (f64, f64) = (3.0, 21.0);
 
 /// For a packet, once all is back.
 const AT_ONCE: Duration = Duration::from_millis(200);
@@ -72,13 +80,34 @@ fn assert_traffic(node: &Node, pods: &[&Pod]) -> Result<()> {
     Ok(())
 }
 
+/// A node whose agent tells its metrics.
+fn node() -> Result<Node> {
+    let mut node = Node::alone("node", &json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24"}))?;
+    let mut command = node.command_of(&flock_examples::programs::agent()?, "none");
+    command.args(["--http-address", &format!("127.0.0.1:{PORT}")]);
+    node.start_agent_as(command)?;
+    node.wait_ready()?;
+    Ok(node)
+}
+
+/// How often it was said that an attachment was repaired, and the node.
+fn said(node: &Node) -> (u64, u64) {
+    let log = fs::read_to_string(&node.files().agent_log).unwrap();
+    assert!(!log.contains("could not be repaired"), "{log}");
+    let repairs = log.lines().filter(|line| line.contains("repaired what something else had changed"));
+    let of_node = repairs.clone().filter(|line| !line.contains("attachment=")).count();
+    ((repairs.count() - of_node) as u64, of_node as u64)
+}
+
+fn counted(node: &Node) -> Result<(u64, u64)> {
+    let of = |kind| node.counted(PORT, &format!("flock_repairs_total{{kind=\"{kind}\"}}"));
+    Ok((of("disturbed")?, of("node")?))
+}
+
 #[test]
 fn what_something_else_takes_away_is_back_within_a_second() -> Result<()> {
     sandbox::within("what_something_else_takes_away_is_back_within_a_second", |_| {
-        let mut node = Node::alone("node", &json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24"}))?;
-        let command = node.command_of(&flock_examples::programs::agent()?, "none");
-        node.start_agent_as(command)?;
-        node.wait_ready()?;
+        let node = node()?;
         let web = node.add_pod("web", &[("anycast", "2001:db8:a::53,198.51.100.53")])?;
         let other = node.add_pod("other", &[])?;
         let [v6, v4] = web.addresses[..] else { unreachable!() };
@@ -88,30 +117,34 @@ fn what_something_else_takes_away_is_back_within_a_second() -> Result<()> {
         let kept = web.netns().ip(&["-br", "address", "show", "dev", "eth0"])?;
         let kept = kept.split_once("UP").unwrap().1.to_owned();
 
+        // Each with how many attachments are repaired after it, and how often the node is. A flush
+        // goes on until nothing is left, so that it may take once more what is back already.
         let disturbances = [
-            format!("ip route del {v4}"),
-            format!("ip -6 route del {v6}"),
-            "ip route flush proto 70".to_owned(),
-            "ip -6 route flush proto 70".to_owned(),
+            (format!("ip route del {v4}"), (1, 0)),
+            (format!("ip -6 route del {v6}"), (1, 0)),
+            ("ip route flush proto 70".to_owned(), (2, 1)),
+            ("ip -6 route flush proto 70".to_owned(), (2, 1)),
             // What systemd-networkd does when it starts: all that it has not made itself.
-            "ip -4 route flush table main; ip -6 route flush table main proto 70".to_owned(),
-            format!("ip neigh del {v4} dev {link}"),
-            format!("ip neigh del {v6} dev {link}"),
-            format!("ip address del fe80::1/64 dev {link}"),
-            format!("ip link set {link} down"),
-            format!("ip link set {link} mtu 1300"),
-            format!("ip link del {link}"),
-            format!("ip link set {link} down name elsewhere"),
-            format!("ip link set {link} netns {}", other.netns().name()),
-            "ip route del blackhole 10.0.1.0/24".to_owned(),
-            "ip -6 route del blackhole 2001:db8:1::/64".to_owned(),
-            "ip address del 169.254.1.1/32 dev lo".to_owned(),
-            "ip route del 198.51.100.53".to_owned(),
-            "ip -6 route del 2001:db8:a::53".to_owned(),
-            "sysctl -qw net.ipv4.ip_forward=0".to_owned(),
-            "sysctl -qw net.ipv6.conf.all.forwarding=0".to_owned(),
+            ("ip -4 route flush table main".to_owned(), (2, 1)),
+            (format!("ip neigh del {v4} dev {link}"), (1, 0)),
+            (format!("ip neigh del {v6} dev {link}"), (1, 0)),
+            (format!("ip address del fe80::1/64 dev {link}"), (1, 0)),
+            (format!("ip link set {link} down"), (1, 1)),
+            (format!("ip link set {link} mtu 1300"), (1, 0)),
+            (format!("ip link del {link}"), (1, 1)),
+            (format!("ip link set {link} down name elsewhere"), (1, 1)),
+            (format!("ip link set {link} netns {}", other.netns().name()), (1, 1)),
+            ("ip route del blackhole 10.0.1.0/24".to_owned(), (0, 1)),
+            ("ip -6 route del blackhole 2001:db8:1::/64".to_owned(), (0, 1)),
+            // And the IPv4 routes that name it as their source.
+            ("ip address del 169.254.1.1/32 dev lo".to_owned(), (2, 1)),
+            ("ip route del 198.51.100.53".to_owned(), (0, 1)),
+            ("ip -6 route del 2001:db8:a::53".to_owned(), (0, 1)),
+            ("sysctl -qw net.ipv4.ip_forward=0".to_owned(), (0, 1)),
+            ("sysctl -qw net.ipv6.conf.all.forwarding=0".to_owned(), (0, 1)),
         ];
-        for disturbance in &disturbances {
+        let mut repaired = (0, 0);
+        for (disturbance, (attachments, of_node)) in &disturbances {
             run(node.netns.command("sh").args(["-c", disturbance]))?;
             let start = Instant::now();
             // The limit is the promise; looking takes some milliseconds of it.
@@ -125,25 +158,106 @@ fn what_something_else_takes_away_is_back_within_a_second() -> Result<()> {
             })?;
             println!("{disturbance}: back after {:.0?}", start.elapsed());
             assert_traffic(&node, &[&web, &other])?;
+            // Each is said and counted, and once.
+            let times = if disturbance.contains("flush") { 2 } else { 1 };
+            repaired = until(&format!("{disturbance}: repairs"), SECOND, || {
+                let (said, counted) = (said(&node), counted(&node)?);
+                let found = (said.0 - repaired.0, said.1 - repaired.1);
+                let is_right = said == counted
+                    && (*attachments..=times * attachments).contains(&found.0)
+                    && (*of_node..=times * of_node).contains(&found.1);
+                Ok(if is_right {
+                    Probe::Done(said)
+                } else {
+                    Probe::Waiting(format!("{said:?} in the log, {counted:?} counted, {repaired:?} before"))
+                })
+            })?;
         }
         let now = web.netns().ip(&["-br", "address", "show", "dev", "eth0"])?;
         assert_eq!(now.split_once("UP").unwrap().1, kept, "the pod keeps its addresses");
 
-        // Each is said, and once; what Flock does itself is no disturbance.
-        let repairs = || {
-            let log = fs::read_to_string(&node.files().agent_log).unwrap();
-            assert!(!log.contains("could not be repaired"), "{log}");
-            log.matches("repaired what something else had changed").count()
-        };
-        let said = repairs();
-        assert!((disturbances.len()..=3 * disturbances.len()).contains(&said), "{said} repairs in the log");
+        // What Flock does itself is no disturbance.
         node.delete_pod(&web)?;
         node.delete_pod(&other)?;
         until("the links to be gone", Duration::from_secs(10), || {
             let links = node.netns.ip(&["-br", "link", "show", "group", "1718382435"])?;
             Ok(if links.is_empty() { Probe::Done(()) } else { Probe::Waiting(links) })
         })?;
-        assert_eq!(repairs(), said);
+        assert_eq!((said(&node), counted(&node)?), (repaired, repaired));
         Ok(())
     })
+}
+
+/// Changes of others as fast as `ip` makes them, and something that removes a route of ours
+/// whenever it is there: the agent has little to do with either.
+#[test]
+fn neither_a_flood_nor_a_fight_keeps_the_agent_busy() -> Result<()> {
+    sandbox::within("neither_a_flood_nor_a_fight_keeps_the_agent_busy", |_| {
+        let mut node = node()?;
+        let web = node.add_pod("web", &[])?;
+        let before = state(&node)?;
+
+        let foreign = node.files().run.join("foreign");
+        let mut changes = String::new();
+        for number in 0..20_000 {
+            let prefix = format!("blackhole 172.16.{}.{}/32", number / 250, number % 250);
+            writeln!(changes, "route add {prefix}\nroute del {prefix}").unwrap();
+        }
+        fs::write(&foreign, changes).unwrap();
+        let flood = busy(&mut node, |node| {
+            for _ in 0..2 {
+                node.netns.ip(&["-batch", &foreign.display().to_string()])?;
+            }
+            Ok(())
+        })?;
+        println!("a flood: {flood}");
+        assert_eq!(counted(&node)?, (0, 0));
+        assert!(flood.share() < 0.25, "{flood}");
+
+        let removal = format!("ip route flush {}", web.addresses[1]);
+        let fight = busy(&mut node, |node| {
+            let begun = Instant::now();
+            while begun.elapsed() < 5 * SECOND {
+                run(node.netns.command("sh").args(["-c", &removal]))?;
+            }
+            Ok(())
+        })?;
+        let (repaired, _) = counted(&node)?;
+        println!("a fight: {fight}, {repaired} repairs");
+        let (in_a_second, at_first) = LOOKS;
+        let most = in_a_second * fight.elapsed.as_secs_f64() + at_first;
+        assert!(repaired > 0 && repaired as f64 <= most, "{repaired} repairs, expected up to {most:.0}");
+        assert!(fight.share() < 0.1, "{fight}");
+        until("the last repair", SECOND, || {
+            let now = state(&node)?;
+            Ok(if now == before { Probe::Done(()) } else { Probe::Waiting(now) })
+        })
+    })
+}
+
+/// What the agent did meanwhile.
+struct Busy {
+    elapsed: Duration,
+    used: Duration,
+}
+
+/// Measures the agent during `work`.
+fn busy(node: &mut Node, work: impl FnOnce(&Node) -> Result<()>) -> Result<Busy> {
+    let used = |node: &mut Node| node.agent().expect("it was started").cpu_time();
+    let (begun, before) = (Instant::now(), used(node)?);
+    work(node)?;
+    Ok(Busy { used: used(node)? - before, elapsed: begun.elapsed() })
+}
+
+impl Busy {
+    fn share(&self) -> f64 {
+        self.used.as_secs_f64() / self.elapsed.as_secs_f64()
+    }
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { elapsed, used } = self;
+        write!(f, "{used:.2?} of a processor in {elapsed:.1?}, {:.1} %", 100.0 * self.share())
+    }
 }

@@ -150,9 +150,10 @@ impl Keeper<'_> {
                 Some(ended) = self.ended.recv() => self.end(ended),
                 () = attempt => break,
             }
-            // With the last one that was mended, the anycast routes are looked at.
+            // Belongs to the look before, and is not put off as another one would be.
             if self.open.node && self.under_way.is_empty() {
-                break;
+                self.open.node = false;
+                self.look_at_node().await;
             }
         }
         let now = Instant::now();

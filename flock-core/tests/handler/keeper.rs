@@ -417,3 +417,22 @@ async fn what_is_disturbed_while_it_is_mended_is_looked_at_again() {
     };
     assert_eq!(kept(&node, work).await, [Repaired::Attachment; 2]);
 }
+
+/// Also where looks are seldom, since there were many.
+#[tokio::test(start_paused = true)]
+async fn anycast_routes_are_back_with_their_link() {
+    let world = World::new();
+    let node = node_with_pods(&world, 0).await;
+    node.add(0, &[("anycast", "198.51.100.53")]).await.unwrap();
+    let kernel = &world.dataplane;
+    let anycast = kernel.anycast();
+    let work = async {
+        let start = Instant::now();
+        while start.elapsed() < 30 * SECOND {
+            kernel.lose_link(&link(kernel, 0));
+            let back = || kernel.is_attached(&key(0)) && kernel.anycast() == anycast;
+            within_a_second("an anycast route", back).await;
+        }
+    };
+    kept(&node, work).await;
+}
