@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use flock_core::cni::Verb;
 use serde_json::{Value, json};
 
+use crate::deadline::{Probe, until};
 use crate::node::{Node, Pod};
 use crate::process::tail;
 use crate::runtime::{Caller, Container, Outcome};
@@ -22,6 +23,8 @@ mod measure;
 
 pub use measure::Measure;
 
+/// Of Flock's routes.
+const PROTOCOL: &str = "70";
 /// How long one call may take to be answered well.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How many call at the same time.
@@ -29,6 +32,8 @@ const CALLERS: usize = 8;
 /// How many namespaces pods come and go in. Each pod of a runtime has a new one; here the
 /// link of the one before is gone by the time a namespace is used again.
 const NAMESPACES: usize = 128;
+/// How many times it is measured while they do.
+const PARTS: usize = 10;
 /// How long an address rests that is given back, in the full prefix.
 const REST: Duration = Duration::from_secs(1);
 
@@ -37,8 +42,6 @@ const REST: Duration = Duration::from_secs(1);
 pub struct Scale {
     /// How many pods come and go.
     pub pairs: usize,
-    /// After how many of them the agent has its size.
-    pub warm_up: usize,
     /// How many pods there are at once.
     pub at_once: usize,
     /// The length of the IPv4 prefix that is filled.
@@ -50,8 +53,10 @@ pub struct Scale {
 /// What was found.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// With no pod, after the first ones, and after the last one.
-    pub measures: [Measure; 3],
+    /// With no pod.
+    pub before: Measure,
+    /// After so many pods had come and gone: of each tenth, the first of which gives the agent its size.
+    pub measures: Vec<(usize, Measure)>,
     /// How many pods came and went.
     pub pairs: usize,
     /// How long all pairs took.
@@ -62,6 +67,8 @@ pub struct Report {
     pub added_in: Duration,
     /// With all of them.
     pub loaded: Measure,
+    /// When the routes of all of them were back after somebody had flushed them.
+    pub back_after: Duration,
     /// From the start of the agent with all of them until it served.
     pub served_after: Duration,
     /// How long their DELs took, until nothing was left.
@@ -87,18 +94,18 @@ pub fn run(scale: &Scale) -> Result<Report> {
     let rest = REST.as_secs().to_string();
     let mut lab = Lab::start("full", &spec, &rest)?;
     let full = lab.noting(|lab| lab.full(scale, &containers))?;
-    let (measures, pairs_took) = pairs;
-    let (added_in, loaded, served_after, deleted_in) = crowd;
     let (exhausted, reused_after) = full;
     Ok(Report {
-        measures,
+        before: pairs.before,
+        measures: pairs.measures,
         pairs: scale.pairs,
-        pairs_took,
+        pairs_took: pairs.took,
         at_once: scale.at_once,
-        added_in,
-        loaded,
-        served_after,
-        deleted_in,
+        added_in: crowd.added_in,
+        loaded: crowd.loaded,
+        back_after: crowd.back_after,
+        served_after: crowd.served_after,
+        deleted_in: crowd.deleted_in,
         usable: usable(scale.prefix_length),
         exhausted,
         reused_after,
@@ -119,6 +126,22 @@ fn tell(scale: &Scale, what: &str) {
     if scale.verbose {
         println!("{what}");
     }
+}
+
+/// What those that came and went came to.
+struct Pairs {
+    before: Measure,
+    measures: Vec<(usize, Measure)>,
+    took: Duration,
+}
+
+/// What many at once came to.
+struct Crowd {
+    added_in: Duration,
+    loaded: Measure,
+    back_after: Duration,
+    served_after: Duration,
+    deleted_in: Duration,
 }
 
 struct Lab {
@@ -151,17 +174,19 @@ impl Lab {
         agrees(&self.node)
     }
 
-    fn pairs(&mut self, scale: &Scale) -> Result<([Measure; 3], Duration)> {
+    fn pairs(&mut self, scale: &Scale) -> Result<Pairs> {
         let before = Measure::of(&mut self.node)?;
         let namespaces = (0..NAMESPACES.min(scale.pairs / 4))
             .map(|index| self.node.make_container(&format!("namespace-{index}"), &[]))
             .collect::<Result<Vec<_>>>()?;
         let begun = Instant::now();
-        self.some_pairs(scale, &namespaces, 0..scale.warm_up)?;
-        let warm = Measure::of(&mut self.node)?;
-        self.some_pairs(scale, &namespaces, scale.warm_up..scale.pairs)?;
-        let took = begun.elapsed();
-        Ok(([before, warm, Measure::of(&mut self.node)?], took))
+        let mut measures = Vec::new();
+        for tenth in 0..PARTS {
+            let end = scale.pairs * (tenth + 1) / PARTS;
+            self.some_pairs(scale, &namespaces, scale.pairs * tenth / PARTS..end)?;
+            measures.push((end, Measure::of(&mut self.node)?));
+        }
+        Ok(Pairs { before, measures, took: begun.elapsed() })
     }
 
     fn some_pairs(
@@ -192,12 +217,8 @@ impl Lab {
         self.is_empty()
     }
 
-    /// Many at once, which a restart finds again.
-    fn crowd(
-        &mut self,
-        scale: &Scale,
-        containers: &[Container],
-    ) -> Result<(Duration, Measure, Duration, Duration)> {
+    /// Many at once, whose routes somebody flushes, and which a restart finds again.
+    fn crowd(&mut self, scale: &Scale, containers: &[Container]) -> Result<Crowd> {
         let containers = &containers[..scale.at_once];
         let begun = Instant::now();
         let pods = self.add_all(containers)?;
@@ -214,6 +235,8 @@ impl Lab {
         judge(&self.node, &pods)?;
         agrees(&self.node)?;
         let loaded = Measure::of(&mut self.node)?;
+        let back_after = self.flush()?;
+        judge(&self.node, &pods)?;
         if let Some(agent) = self.node.agent() {
             agent.kill()?;
         }
@@ -224,7 +247,34 @@ impl Lab {
         let begun = Instant::now();
         self.delete_all(containers)?;
         self.is_empty()?;
-        Ok((added_in, loaded, served_after, begun.elapsed()))
+        Ok(Crowd { added_in, loaded, back_after, served_after, deleted_in: begun.elapsed() })
+    }
+
+    /// Takes all of Flock's routes away, and waits until they are back.
+    fn flush(&self) -> Result<Duration> {
+        let before = self.routes()?;
+        let begun = Instant::now();
+        for family in ["-4", "-6"] {
+            self.node.netns.ip(&[family, "route", "flush", "proto", PROTOCOL])?;
+        }
+        until("all routes to be back", PATIENCE, || {
+            let now = self.routes()?;
+            Ok(if now == before {
+                Probe::Done(())
+            } else {
+                Probe::Waiting(format!("{} of {}", now.len(), before.len()))
+            })
+        })?;
+        Ok(begun.elapsed())
+    }
+
+    fn routes(&self) -> Result<BTreeSet<String>> {
+        let mut routes = BTreeSet::new();
+        for family in ["-4", "-6"] {
+            let found = self.node.netns.ip(&[family, "route", "show", "proto", PROTOCOL])?;
+            routes.extend(found.lines().map(str::to_owned));
+        }
+        Ok(routes)
     }
 
     /// To the last address, and one more.
@@ -314,26 +364,37 @@ fn together<T: Sync>(all: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Resul
 }
 
 impl Report {
-    /// What grew between the first pods and the last one that should not have; empty if nothing did.
-    pub fn grown(&self) -> Vec<String> {
-        let [_, warm, end] = &self.measures;
-        end.grown_since(warm)
+    /// What is not as it should be: what grew after the first pods had come and gone, and what
+    /// came too early; empty if all is well.
+    pub fn complaints(&self) -> Vec<String> {
+        let ([(_, warm), rest @ ..], [.., (_, end)]) = (&self.measures[..], &self.measures[..]) else {
+            return vec!["nothing was measured".to_owned()];
+        };
+        let mut complaints = end.grown_since(warm);
+        complaints.extend(measure::memory_grown(rest));
+        if self.reused_after < REST {
+            complaints.push(format!("an address rested for {:?}, expected {REST:?}", self.reused_after));
+        }
+        complaints
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [before, warm, end] = &self.measures;
-        writeln!(f, "with no pod               {before}")?;
-        writeln!(f, "after the first pods      {warm}")?;
-        writeln!(f, "after {:6} pods         {end}", self.pairs)?;
+        writeln!(f, "with no pod               {}", self.before)?;
+        for (pods, measure) in &self.measures {
+            writeln!(f, "after {pods:6} pods         {measure}")?;
+        }
+        let left = measure::left_by_each(self.measures.get(1..).unwrap_or_default());
+        writeln!(f, "memory left by each pod   {left} bytes")?;
         let took = self.pairs_took.as_secs_f64();
         writeln!(f, "pods that came and went   {} in {took:.0} s", self.pairs)?;
         writeln!(f, "with {:5} pods at once   {}", self.at_once, self.loaded)?;
         writeln!(
             f,
-            "  added in {:.1} s, served {:.0} ms after a restart, deleted in {:.1} s",
+            "  added in {:.1} s, flushed routes back after {:.0} ms, served {:.0} ms after a restart, deleted in {:.1} s",
             self.added_in.as_secs_f64(),
+            self.back_after.as_secs_f64() * 1e3,
             self.served_after.as_secs_f64() * 1e3,
             self.deleted_in.as_secs_f64()
         )?;

@@ -23,7 +23,7 @@ const PORT: u16 = 9430;
 
 /// How many looks in a second there are at most where disturbances don't end, and how many more
 /// there may be at the beginning.
-const LOOKS: (f64, f64) = (3.0, 21.0);
+const LOOKS: (u64, u64) = (3, 21);
 
 /// For a packet, once all is back.
 const AT_ONCE: Duration = Duration::from_millis(200);
@@ -225,8 +225,8 @@ fn neither_a_flood_nor_a_fight_keeps_the_agent_busy() -> Result<()> {
         let (repaired, _) = counted(&node)?;
         println!("a fight: {fight}, {repaired} repairs");
         let (in_a_second, at_first) = LOOKS;
-        let most = in_a_second * fight.elapsed.as_secs_f64() + at_first;
-        assert!(repaired > 0 && repaired as f64 <= most, "{repaired} repairs, expected up to {most:.0}");
+        let most = in_a_second * (fight.elapsed.as_secs() + 1) + at_first;
+        assert!((1..=most).contains(&repaired), "{repaired} repairs, expected up to {most}");
         assert!(fight.share() < 0.1, "{fight}");
         until("the last repair", SECOND, || {
             let now = state(&node)?;
@@ -246,7 +246,7 @@ fn busy(node: &mut Node, work: impl FnOnce(&Node) -> Result<()>) -> Result<Busy>
     let used = |node: &mut Node| node.agent().expect("it was started").cpu_time();
     let (begun, before) = (Instant::now(), used(node)?);
     work(node)?;
-    Ok(Busy { used: used(node)? - before, elapsed: begun.elapsed() })
+    Ok(Busy { used: used(node)?.saturating_sub(before), elapsed: begun.elapsed() })
 }
 
 impl Busy {

@@ -7,15 +7,17 @@ use std::path::Path;
 use crate::node::Node;
 use crate::{LabError, Result};
 
-/// How much more memory is no growth: the allocator's own ways.
-const SLACK_KIB: u64 = 2048;
+/// How much more memory, in bytes, is no growth from one measure to the next. With the 2,000
+/// pods that are between two of them in the long run, it is 32 bytes for each: less than anything
+/// takes that may be forgotten of a pod, were it its key alone.
+const SLACK: i64 = 64 * 1024;
 /// How many more threads are no growth: those that wait for files come and go.
 const SLACK_THREADS: usize = 4;
 
 /// A look at an agent and at its node's kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Measure {
-    /// Resident memory, in KiB.
+    /// Resident memory beside that of files, in KiB.
     pub memory_kib: u64,
     /// Open file descriptors.
     pub descriptors: usize,
@@ -41,7 +43,7 @@ impl Measure {
         let process = Path::new("/proc").join(pid.to_string());
         let lines = |question: &[&str]| Ok::<_, LabError>(node.netns.ip(question)?.lines().count());
         Ok(Self {
-            memory_kib: resident_kib(&process.join("status"))?,
+            memory_kib: anonymous_kib(&process.join("status"))?,
             descriptors: entries(&process.join("fd"))?,
             threads: entries(&process.join("task"))?,
             files: files_below(&node.files().run)?,
@@ -52,7 +54,7 @@ impl Measure {
         })
     }
 
-    /// What is more than it was, in words.
+    /// What is more than it was, in words; memory is another matter ([`memory_grown`]).
     pub(super) fn grown_since(&self, earlier: &Self) -> Vec<String> {
         let mut grown = Vec::new();
         let mut look = |what: &str, before: u64, now: u64, slack: u64| {
@@ -61,7 +63,6 @@ impl Measure {
             }
         };
         let count = |number: usize| number as u64;
-        look("memory in KiB", earlier.memory_kib, self.memory_kib, SLACK_KIB);
         look("file descriptors", count(earlier.descriptors), count(self.descriptors), 0);
         look("threads", count(earlier.threads), count(self.threads), count(SLACK_THREADS));
         look("files", count(earlier.files), count(self.files), 0);
@@ -72,11 +73,37 @@ impl Measure {
     }
 }
 
-fn resident_kib(status: &Path) -> Result<u64> {
+/// How much memory each pod seems to have left behind, in bytes: by the median of what was more
+/// from one measure to the next. What is forgotten of each pod shows in every one of these, and a
+/// further thread with an allocator's arena of its own, which may come at any time, in one.
+pub(super) fn left_by_each(measures: &[(usize, Measure)]) -> i64 {
+    let mut more: Vec<i64> = measures
+        .windows(2)
+        .filter_map(|pair| match pair {
+            [(before, earlier), (after, later)] => {
+                let bytes = 1024 * later.memory_kib.checked_signed_diff(earlier.memory_kib)?;
+                bytes.checked_div(i64::try_from(after - before).ok()?)
+            }
+            _ => None,
+        })
+        .collect();
+    more.sort_unstable();
+    more.get(more.len() / 2).copied().unwrap_or(0)
+}
+
+/// That memory grew between these measures, in words.
+pub(super) fn memory_grown(measures: &[(usize, Measure)]) -> Option<String> {
+    let [(first, _), (second, _), ..] = measures else { return None };
+    let most = SLACK / i64::try_from(second - first).unwrap_or(i64::MAX).max(1);
+    let each = left_by_each(measures);
+    (each > most).then(|| format!("memory: {each} bytes for each pod, expected {most} at most"))
+}
+
+fn anonymous_kib(status: &Path) -> Result<u64> {
     let text = fs::read_to_string(status).map_err(LabError::file("read", status))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok())
-        .ok_or_else(|| LabError::Unexpected(format!("{} has no VmRSS: {text}", status.display())))
+        .ok_or_else(|| LabError::Unexpected(format!("{} has no RssAnon: {text}", status.display())))
 }
 
 fn entries(directory: &Path) -> Result<usize> {
@@ -105,5 +132,40 @@ impl fmt::Display for Measure {
             self.routes,
             self.neighbours
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measures(memory_kib: impl Fn(usize) -> u64) -> Vec<(usize, Measure)> {
+        let measure = |memory_kib| Measure {
+            memory_kib,
+            descriptors: 25,
+            threads: 16,
+            files: 1,
+            links: 1,
+            routes: 7,
+            neighbours: 0,
+        };
+        (2..=10).map(|tenth| (2000 * tenth, measure(memory_kib(tenth)))).collect()
+    }
+
+    #[test]
+    fn a_key_that_is_forgotten_of_each_pod_is_found() {
+        let leak = |tenth| 30_000 + 63 * 2000 * tenth as u64 / 1024;
+        let given_back = |tenth| leak(tenth) - if tenth < 6 { 0 } else { 1000 };
+        for memory in [&leak as &dyn Fn(usize) -> u64, &given_back] {
+            let measures = measures(memory);
+            assert!(memory_grown(&measures).is_some(), "{}", left_by_each(&measures));
+        }
+    }
+
+    #[test]
+    fn what_a_thread_takes_is_no_growth() {
+        let threads =
+            |tenth: usize| 30_000 + 256 * [4, 6, 9].iter().filter(|at| tenth >= **at).count() as u64;
+        assert_eq!(memory_grown(&measures(threads)), None);
     }
 }
