@@ -70,7 +70,7 @@ async fn the_routes_of_all_pods_are_back_soon() {
     handler.recover(&[]).await.unwrap();
     let begun = Instant::now();
     lab.dataplane.check(&records).await.unwrap();
-    println!("{pods} pods: all are compared with the kernel in {:.0?}", begun.elapsed());
+    println!("{pods} pods: all are compared with the kernel in {:.2?}", begun.elapsed());
     let before = routes();
 
     let (repaired, all) = (AtomicUsize::new(0), Notify::new());
@@ -89,8 +89,8 @@ async fn the_routes_of_all_pods_are_back_soon() {
     };
     handler.run_keeper(count, until).await;
     let took = begun.elapsed();
-    println!("{pods} pods: their routes were flushed and are back after {took:.0?}");
+    println!("{pods} pods: their routes were flushed and are back after {took:.2?}");
     assert!(flush.wait().unwrap().success());
     assert_eq!(routes(), before);
-    assert!(took < LIMIT, "{took:.0?}");
+    assert!(took < LIMIT, "{took:.2?}");
 }
