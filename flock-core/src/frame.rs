@@ -287,7 +287,7 @@ pub fn read(mut from: impl Read) -> Result<Vec<u8>, FrameError> {
     // `take` and not a buffer of the announced size: memory grows with what really comes.
     let mut json = Vec::with_capacity(len.min(USUAL_LEN));
     let received = from.take(len as u64).read_to_end(&mut json).map_err(FrameError::Io)?;
-    complete(json, received, len)
+    complete(received, len).map(|()| json)
 }
 
 /// Writes one frame.
@@ -298,7 +298,9 @@ pub fn write(mut to: impl Write, message: &impl Serialize) -> Result<(), FrameEr
 /// Reads one frame and returns its JSON. Not cancel safe: what was read is lost.
 pub async fn read_async(mut from: impl AsyncRead + Unpin) -> Result<Vec<u8>, FrameError> {
     let len = read_len_async(&mut from).await?;
-    read_body_async(from, len).await
+    let mut json = Vec::with_capacity(len.min(USUAL_LEN));
+    read_to_async(&mut from, len, &mut json).await?;
+    Ok(json)
 }
 
 /// Reads how long the JSON of a frame is. Not cancel safe.
@@ -308,11 +310,15 @@ pub(crate) async fn read_len_async(mut from: impl AsyncRead + Unpin) -> Result<u
     announced(header)
 }
 
-/// Reads the JSON of a frame whose length was read. Not cancel safe.
-pub(crate) async fn read_body_async(from: impl AsyncRead + Unpin, len: usize) -> Result<Vec<u8>, FrameError> {
-    let mut json = Vec::with_capacity(len.min(USUAL_LEN));
-    let received = from.take(len as u64).read_to_end(&mut json).await.map_err(FrameError::Io)?;
-    complete(json, received, len)
+/// Reads until `json` has `len` bytes of a frame's JSON.
+pub(crate) async fn read_to_async(
+    from: impl AsyncRead + Unpin,
+    len: usize,
+    json: &mut Vec<u8>,
+) -> Result<(), FrameError> {
+    let missing = len.saturating_sub(json.len());
+    from.take(missing as u64).read_to_end(json).await.map_err(FrameError::Io)?;
+    complete(json.len(), len)
 }
 
 /// Writes one frame. Not cancel safe: a part of it may have been written.
@@ -330,8 +336,8 @@ fn announced(header: [u8; HEADER_LEN]) -> Result<usize, FrameError> {
     if len <= MAX_LEN { Ok(len) } else { Err(FrameError::TooLong { len }) }
 }
 
-fn complete(json: Vec<u8>, received: usize, len: usize) -> Result<Vec<u8>, FrameError> {
-    if received == len { Ok(json) } else { Err(FrameError::Truncated { received: received + HEADER_LEN }) }
+fn complete(received: usize, len: usize) -> Result<(), FrameError> {
+    if received == len { Ok(()) } else { Err(FrameError::Truncated { received: received + HEADER_LEN }) }
 }
 
 fn ended(error: io::Error, received: usize) -> FrameError {

@@ -11,10 +11,11 @@
 //! | stage | how many | how long | who comes when it is full |
 //! |---|---|---|---|
 //! | no whole request yet | [`Limits::waiting`] | [`Limits::read`] in all, not per byte | takes the place of who has waited longest |
-//! | read, not closed yet | [`Limits::requests`] | its own time to answer, [`Limits::write`] to be written | is told to come back later (code 11) |
+//! | the same, but 64 KiB of it | [`Limits::large_waiting`] | the same | takes the place of who has waited longest |
+//! | read, not closed yet | [`Limits::requests`], and [`Limits::large_bytes`] | its own time to answer, [`Limits::write`] to be written | is told to come back later (code 11) |
 //! | of these, at work | [`Limits::work`] | the service's | waits in turn, until its own time is over (code 11) |
 //!
-//! So are memory (with [`Limits::large`]) and file descriptors.
+//! So memory and file descriptors have bounds too.
 //!
 //! Dropping the future of [`Server::run`] closes all connections, but does not cancel
 //! requests that are at work.
@@ -70,9 +71,13 @@ pub struct Limits {
     /// How many of these are worked on at once; others wait in turn, as long as their own
     /// time lasts.
     pub work: usize,
-    /// How many requests of more than 64 KiB may be in memory at once. Further ones wait,
-    /// within [`read`](Self::read), before they are read.
-    pub large: usize,
+    /// How many clients may have sent 64 KiB of a request and not all of it. A further one takes
+    /// the place of the one that has waited longest.
+    pub large_waiting: usize,
+    /// How many bytes the requests of more than 64 KiB may have together, from being read to
+    /// the end of their connection. Further ones are told to come back later. There is room
+    /// for at least one.
+    pub large_bytes: usize,
     /// How long a client may take to send its request, from being accepted to the last byte.
     pub read: Duration,
     /// How long a client may take to receive its answer.
@@ -88,7 +93,8 @@ impl Default for Limits {
             waiting: 128,
             requests: 512,
             work: 256,
-            large: 16,
+            large_waiting: 16,
+            large_bytes: 16 << 20,
             read: Duration::from_secs(5),
             write: Duration::from_secs(5),
             drain: Duration::from_secs(10),

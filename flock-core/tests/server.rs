@@ -95,7 +95,11 @@ impl Lab {
     }
 
     fn call(&self, ifname: &str) -> JoinHandle<Result<Response, ClientError>> {
-        let (socket, request) = (self.socket(), request(ifname));
+        self.send(request(ifname))
+    }
+
+    fn send(&self, request: Request) -> JoinHandle<Result<Response, ClientError>> {
+        let socket = self.socket();
         tokio::task::spawn_blocking(move || client::call(&socket, request, Deadline::after(GENEROUS)))
     }
 
@@ -118,6 +122,11 @@ impl Lab {
 fn request(ifname: &str) -> Request {
     let raw = RawCall { verb: Verb::Add, container_id: "c1", ifname, config: b"{}", ..RawCall::default() };
     Request::new(&raw).unwrap()
+}
+
+/// With that many bytes of arguments.
+fn large(ifname: &str, bytes: usize) -> Request {
+    Request { args: "x".repeat(bytes), ..request(ifname) }
 }
 
 fn error_of(response: Response) -> cni::Error {
@@ -442,24 +451,85 @@ mod limits {
         assert_eq!(ifname_of(at_work.await.unwrap().unwrap()), "wait");
     }
 
+    /// A garbage collection on a full node has some 200 KB.
     #[tokio::test]
-    async fn large_requests_wait_for_each_other_and_small_ones_do_not() {
-        let mut lab = Lab::with(Limits { large: 1, read: GENEROUS, drain: GENEROUS, ..Limits::default() });
-        let large = || Request { args: "x".repeat(100_000), ..request("wait") };
-        let socket = lab.socket();
-        let send = |request: Request| {
-            let socket = socket.clone();
-            tokio::task::spawn_blocking(move || client::call(&socket, request, Deadline::after(GENEROUS)))
-        };
-        let first = send(large());
+    async fn large_requests_at_work_keep_no_large_one_waiting() {
+        let mut lab = Lab::new();
+        let at_work: Vec<_> = (0..32).map(|_| lab.send(large("wait", 100_000))).collect();
+        for _ in &at_work {
+            assert_eq!(lab.started.recv().await.unwrap(), "wait");
+        }
+        assert_eq!(ifname_of(lab.send(large("eth0", 200_000)).await.unwrap().unwrap()), "eth0");
+        lab.service.permits.add_permits(at_work.len());
+        for call in at_work {
+            assert_eq!(ifname_of(call.await.unwrap().unwrap()), "wait");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_request_too_many_is_to_come_again() {
+        let limits = Limits { large_bytes: MAX_LEN, read: GENEROUS, drain: GENEROUS, ..Limits::default() };
+        let mut lab = Lab::with(limits);
+        let at_work = lab.send(large("wait", 600_000));
         assert_eq!(lab.started.recv().await.unwrap(), "wait");
-        let second = send(large());
+        let error = error_of(lab.send(large("eth0", 600_000)).await.unwrap().unwrap());
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+        assert_eq!(error.msg, "flock-agent is busy: too many large requests are at work");
+        assert!(error.details.contains("try again"), "{error}");
+        assert_eq!(ifname_of(lab.send(large("eth0", 300_000)).await.unwrap().unwrap()), "eth0");
         assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
-        assert_eq!(lab.started.recv().await.unwrap(), "eth0");
-        assert!(lab.started.try_recv().is_err(), "a second large request is in memory");
-        lab.service.permits.add_permits(2);
-        assert_eq!(ifname_of(first.await.unwrap().unwrap()), "wait");
-        assert_eq!(ifname_of(second.await.unwrap().unwrap()), "wait");
+        lab.service.permits.add_permits(1);
+        assert_eq!(ifname_of(at_work.await.unwrap().unwrap()), "wait");
+        assert_eq!(ifname_of(lab.send(large("eth0", 600_000)).await.unwrap().unwrap()), "eth0");
+    }
+
+    #[tokio::test]
+    async fn the_largest_request_has_room_whatever_the_limit() {
+        let lab = Lab::with(Limits { large_bytes: 0, large_waiting: 0, ..Limits::default() });
+        let response = lab.send(large("error", MAX_LEN - 1_000)).await.unwrap().unwrap();
+        assert_eq!(error_of(response).code, Code::ADDRESS);
+    }
+
+    #[tokio::test]
+    async fn who_announces_a_large_request_and_sends_none_keeps_nobody_waiting() {
+        let lab = Lab::with(Limits { large_waiting: 1, read: GENEROUS, ..Limits::default() });
+        let announced = u32::try_from(MAX_LEN).unwrap().to_be_bytes();
+        let idle: Vec<_> = (0..20)
+            .map(|_| {
+                let mut client = UnixStream::connect(lab.socket()).unwrap();
+                client.write_all(&announced).unwrap();
+                client
+            })
+            .collect();
+        for _ in 0..3 {
+            assert_eq!(ifname_of(lab.send(large("eth0", 200_000)).await.unwrap().unwrap()), "eth0");
+        }
+        drop(idle);
+    }
+
+    #[tokio::test]
+    async fn of_those_that_sent_much_and_not_all_who_waits_longest_makes_room() {
+        let lab = Lab::with(Limits { large_waiting: 2, read: GENEROUS, ..Limits::default() });
+        let bytes = frame::encode(&large("eth0", 100_000)).unwrap();
+        let (most, _) = bytes.split_at(bytes.len() - 1);
+        let mut halves: Vec<_> = (0..2)
+            .map(|_| {
+                let mut client = UnixStream::connect(lab.socket()).unwrap();
+                client.write_all(most).unwrap();
+                client
+            })
+            .collect();
+        assert_eq!(ifname_of(lab.send(large("eth0", 200_000)).await.unwrap().unwrap()), "eth0");
+        let first = halves.remove(0);
+        let answer = tokio::task::spawn_blocking(|| frame::read(first)).await.unwrap().unwrap();
+        let error = error_of(Response::from_json(&answer).unwrap());
+        assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+        assert_eq!(error.msg, "flock-agent is busy: too many clients sent no complete request yet");
+        // The other one can go on.
+        let mut second = halves.remove(0);
+        second.write_all(&bytes[most.len()..]).unwrap();
+        let answer = tokio::task::spawn_blocking(|| frame::read(second)).await.unwrap().unwrap();
+        assert_eq!(ifname_of(Response::from_json(&answer).unwrap()), "eth0");
     }
 
     #[tokio::test]

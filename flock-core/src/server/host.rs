@@ -9,12 +9,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio::time::timeout;
 use tracing::{Instrument, Span, debug, info_span, warn};
 
-use super::lobby::Seat;
+use super::lobby::{Lobby, Seat};
 use super::{Inspect, Limits, Service};
 use crate::cni::{Args, Code, Error};
-use crate::frame::{self, FrameError, HEADER_LEN, Incoming, Inquiry, Request, Response};
+use crate::frame::{self, FrameError, HEADER_LEN, Incoming, Inquiry, MAX_LEN, Request, Response};
 
-/// Nearly every request has fewer bytes: only larger ones are counted by [`Limits::large`].
+/// Nearly every request has fewer bytes: only larger ones are counted by
+/// [`Limits::large_waiting`] and [`Limits::large_bytes`].
 const LARGE: usize = 64 << 10;
 
 /// Answers a client that nothing will be read of any more, and does not wait for it: the
@@ -41,7 +42,8 @@ pub(super) struct Host {
     closing: watch::Receiver<bool>,
     requests: Arc<Semaphore>,
     work: Arc<Semaphore>,
-    large: Semaphore,
+    large_waiting: Arc<Lobby>,
+    large_bytes: Semaphore,
 }
 
 /// Why there is no request to be answered.
@@ -50,10 +52,19 @@ enum Unread {
     Left,
     /// What came is no request, or did not come in time.
     Refused(Error),
-    /// There is no more room for it.
+    /// Another one needs its room.
     Dismissed,
     /// The server ends.
     Closing,
+}
+
+impl From<FrameError> for Unread {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Truncated { received } if received < HEADER_LEN => Self::Left,
+            error => Self::Refused(error.into()),
+        }
+    }
 }
 
 impl Host {
@@ -72,18 +83,19 @@ impl Host {
             closing,
             requests: Arc::new(Semaphore::new(limits.requests)),
             work: Arc::new(Semaphore::new(limits.work)),
-            large: Semaphore::new(limits.large),
+            large_waiting: Lobby::new(limits.large_waiting),
+            // With less the largest request could never be served.
+            large_bytes: Semaphore::new(limits.large_bytes.max(MAX_LEN)),
         }
     }
 
-    pub(super) async fn serve(self: Arc<Self>, mut stream: UnixStream, mut seat: Seat) {
-        let read = self.read(&mut stream, &mut seat).await;
-        let (request, _large) = match read {
+    pub(super) async fn serve(self: Arc<Self>, mut stream: UnixStream, seat: Seat) {
+        let (request, seat, _large) = match self.read(&mut stream, seat).await {
             Ok(read) => read,
             Err(Unread::Left | Unread::Closing) => return,
             Err(Unread::Refused(error)) => return send_off(&stream, &error.into()),
             Err(Unread::Dismissed) => {
-                debug!("a client that sent no request made room for another one");
+                debug!("a client that sent no complete request made room for another one");
                 return send_off(&stream, &busy("too many clients sent no complete request yet").into());
             }
         };
@@ -122,40 +134,60 @@ impl Host {
         ))
     }
 
-    async fn read<'a>(
-        &'a self,
+    /// A request with its place, and the right to have it in memory if it is large.
+    async fn read(
+        &self,
         stream: &mut UnixStream,
-        seat: &mut Seat,
-    ) -> Result<(Incoming, Option<SemaphorePermit<'a>>), Unread> {
+        seat: Seat,
+    ) -> Result<(Incoming, Seat, Option<SemaphorePermit<'_>>), Unread> {
         let mut closing = self.closing.clone();
-        let (json, large) = tokio::select! {
-            // What is there already is read, also of who is told to go.
+        let (json, seat) = tokio::select! {
             biased;
-            read = timeout(self.limits.read, self.frame(stream)) => match read {
-                Ok(Err(FrameError::Truncated { received })) if received < HEADER_LEN => return Err(Unread::Left),
-                Ok(read) => read.map_err(|error| Unread::Refused(error.into()))?,
-                Err(_) => return Err(Unread::Refused(Error::new(
+            read = timeout(self.limits.read, self.frame(stream, seat)) => read.unwrap_or_else(|_| {
+                Err(Unread::Refused(Error::new(
                     Code::IO_FAILURE,
                     format!("no complete request came within {:?}", self.limits.read),
                     "send the whole request at once",
-                ))),
-            },
+                )))
+            })?,
             _ = closing.wait_for(|closing| *closing) => return Err(Unread::Closing),
-            () = seat.dismissed() => return Err(Unread::Dismissed),
         };
+        let large = self.large(json.len())?;
         let request = Incoming::from_json(&json).map_err(|error| Unread::Refused(error.into()))?;
-        Ok((request, large))
+        Ok((request, seat, large))
     }
 
-    /// One frame, and the right to have it in memory if it is large.
-    async fn frame(
-        &self,
-        stream: &mut UnixStream,
-    ) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), FrameError> {
-        let len = frame::read_len_async(&mut *stream).await?;
-        // It is never closed, so it always gives one in the end.
-        let large = if len > LARGE { self.large.acquire().await.ok() } else { None };
-        Ok((frame::read_body_async(stream, len).await?, large))
+    /// The JSON of one frame. A client that has sent more than a little of a large one takes a
+    /// place among its like: those that only announce one keep it from nothing.
+    async fn frame(&self, stream: &mut UnixStream, mut seat: Seat) -> Result<(Vec<u8>, Seat), Unread> {
+        let mut json = Vec::new();
+        let beginning = async {
+            let len = frame::read_len_async(&mut *stream).await?;
+            frame::read_to_async(&mut *stream, len.min(LARGE), &mut json).await?;
+            Ok(len)
+        };
+        let len = seated(&mut seat, beginning).await?;
+        if len > LARGE {
+            // It is never closed, so it always gives a place in the end.
+            if let Some(among_large) = self.large_waiting.seat().await {
+                seat = among_large;
+            }
+            seated(&mut seat, frame::read_to_async(stream, len, &mut json)).await?;
+        }
+        Ok((json, seat))
+    }
+
+    /// The right to have a request of `len` bytes in memory until it is answered: the answer
+    /// holds what it brought along.
+    fn large(&self, len: usize) -> Result<Option<SemaphorePermit<'_>>, Unread> {
+        if len <= LARGE {
+            return Ok(None);
+        }
+        let permit = u32::try_from(len).ok().and_then(|len| self.large_bytes.try_acquire_many(len).ok());
+        permit.map(Some).ok_or_else(|| {
+            warn!(limit = self.limits.large_bytes, len, "a large request was sent away: too many are here");
+            Unread::Refused(busy("too many large requests are at work"))
+        })
     }
 
     /// None where the server ends before it was worked on: a connection that ends without
@@ -215,6 +247,19 @@ impl Host {
             },
             _ = closing.wait_for(|closing| *closing) => None,
         }
+    }
+}
+
+/// What is read, unless the place is needed before it is there.
+async fn seated<T>(
+    seat: &mut Seat,
+    reading: impl Future<Output = Result<T, FrameError>>,
+) -> Result<T, Unread> {
+    tokio::select! {
+        // What is there already is read, also of who is told to go.
+        biased;
+        read = reading => Ok(read?),
+        () = seat.dismissed() => Err(Unread::Dismissed),
     }
 }
 
