@@ -115,9 +115,9 @@ pub struct Server {
 
 impl Server {
     /// Listens on `path`, in a directory that no other server may use. It is made (mode
-    /// 0700) if it is missing; one that others may look into is closed to them; one of
-    /// another user, a symbolic link to one, /tmp and the like are refused. The socket of
-    /// an agent that died is replaced.
+    /// 0700) if it is missing; one that others may look into is closed to them if it holds
+    /// nothing but what is Flock's; one of another user, a symbolic link to one, /tmp, /var/lib
+    /// and the like are refused. The socket of an agent that died is replaced.
     ///
     /// Must be called inside a tokio runtime. From here on clients are queued.
     pub fn bind(path: impl Into<std::path::PathBuf>) -> Result<Self, BindError> {

@@ -196,11 +196,57 @@ mod bind {
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
     }
 
+    #[tokio::test]
+    async fn a_directory_with_something_elses_files_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for own in ["attachments", "deletions"] {
+            fs::create_dir(dir.path().join(own)).unwrap();
+        }
+        fs::write(dir.path().join("dpkg\n"), "").unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let error = Server::bind(dir.path().join("flock.sock")).unwrap_err();
+        assert!(matches!(error, BindError::Directory { .. }), "{error:?}");
+        for part in ["has the mode 0755 and holds \"dpkg\\n\", expected", "choose another --run-dir"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(mode(dir.path()), 0o755);
+        assert!(!dir.path().join("flock.sock").exists());
+        // Where nothing has to be changed it is nobody's business.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(Server::bind(dir.path().join("flock.sock")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_directory_with_what_agents_and_bird_leave_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        for own in ["attachments", "deletions", "bird"] {
+            fs::create_dir(dir.path().join(own)).unwrap();
+        }
+        for own in ["node-config.json", "bird.ctl", "bird.started"] {
+            fs::write(dir.path().join(own), "").unwrap();
+        }
+        drop(UnixListener::bind(dir.path().join("flock.sock")).unwrap());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let _server = Server::bind(dir.path().join("flock.sock")).unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_in_use_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("flock.sock");
+        let _claim = Claim::of(&socket).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(Server::bind(&socket), Err(BindError::AlreadyServing { .. })));
+        assert_eq!(mode(dir.path()), 0o755);
+    }
+
     /// Not even one that points at a socket.
     #[tokio::test]
     async fn a_link_in_the_place_of_the_socket_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let (socket, target) = (dir.path().join("flock.sock"), dir.path().join("other.sock"));
+        let (socket, target) = (dir.path().join("run/flock.sock"), dir.path().join("other.sock"));
+        fs::create_dir(dir.path().join("run")).unwrap();
         drop(UnixListener::bind(&target).unwrap());
         fs::set_permissions(&target, fs::Permissions::from_mode(0o666)).unwrap();
         symlink(&target, &socket).unwrap();
@@ -279,7 +325,7 @@ mod bind {
         fs::write(dir.path().join("file"), "").unwrap();
         let error = Server::bind(dir.path().join("file/flock.sock")).unwrap_err();
         assert!(error.to_string().starts_with("can't create the directory "), "{error}");
-        let error = Server::bind(dir.path().join("x".repeat(200))).unwrap_err();
+        let error = Server::bind(dir.path().join("run").join("x".repeat(200))).unwrap_err();
         assert!(error.to_string().starts_with("can't listen on "), "{error}");
     }
 }

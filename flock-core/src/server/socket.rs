@@ -1,16 +1,19 @@
 //! The socket's file: who may have it, and how it comes and goes.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{Dir, FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use tokio::net::UnixListener;
 
 use crate::client::{self, ClientError, Deadline};
+use crate::excerpt;
 
 /// Why a server can't listen.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +78,10 @@ impl Claim {
     }
 }
 
+/// What is in a run directory beside the socket, and the directory's own two names.
+const OWN_NAMES: [&str; 8] =
+    [".", "..", "attachments", "deletions", "node-config.json", "bird", "bird.ctl", "bird.started"];
+
 /// A live agent accepts at once; one with a full queue is alive as well.
 const PROBE: Duration = Duration::from_millis(500);
 
@@ -107,55 +114,78 @@ fn locked_directory(socket: &Path) -> Result<File, BindError> {
         .mode(0o700)
         .create(directory)
         .map_err(io("create the directory", directory))?;
-    let file = own_directory(directory)?;
+    let file = opened(directory)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(BindError::AlreadyServing { socket: socket.to_owned() }),
-        Err(error) => Err(io("lock the directory", directory)(error.into())),
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => return Err(BindError::AlreadyServing { socket: socket.to_owned() }),
+        Err(error) => return Err(io("lock the directory", directory)(error.into())),
     }
+    close_to_others(&file, directory, socket.file_name())?;
+    Ok(file)
 }
 
-/// Opens the directory, and leaves it to nobody but this process's user: it may have been
-/// made by somebody else, as a kubelet does for a hostPath, with mode 0755.
-fn own_directory(path: &Path) -> Result<File, BindError> {
-    let refuse = |found: String, advice| Err(BindError::Directory { path: path.to_owned(), found, advice });
+fn refused<T>(path: &Path, found: String, advice: &'static str) -> Result<T, BindError> {
+    Err(BindError::Directory { path: path.to_owned(), found, advice })
+}
+
+/// The directory itself, if it is this process's user's.
+fn opened(path: &Path) -> Result<File, BindError> {
     // What is looked at is what is used: a link could point elsewhere by then, and at a
     // directory whose mode is nothing of ours.
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match open(path, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::LOOP | Errno::NOTDIR) => {
-            return refuse(
-                "is a symbolic link".to_owned(),
-                "remove it, or name the directory itself with --run-dir",
-            );
+            let advice = "remove it, or name the directory itself with --run-dir";
+            return refused(path, "is a symbolic link".to_owned(), advice);
         }
         Err(error) => return Err(io("open the directory", path)(error.into())),
     };
-    let metadata = file.metadata().map_err(io("look at", path))?;
+    let owner = file.metadata().map_err(io("look at", path))?.uid();
     let own = rustix::process::geteuid().as_raw();
-    let mode = metadata.mode() & 0o7777;
-    if metadata.uid() != own {
-        return refuse(
-            format!("belongs to user {}, expected {own}", metadata.uid()),
-            "change its owner, or choose another --run-dir",
-        );
+    if owner != own {
+        let found = format!("belongs to user {owner}, expected {own}");
+        return refused(path, found, "change its owner, or choose another --run-dir");
     }
+    Ok(file)
+}
+
+/// Leaves the directory to nobody but its owner: it may have been made by somebody else, as a
+/// kubelet does for a hostPath, with mode 0755. One that is used by others too is not changed:
+/// who names /var/lib by mistake must not lose the system.
+fn close_to_others(directory: &File, path: &Path, socket: Option<&OsStr>) -> Result<(), BindError> {
+    let mode = directory.metadata().map_err(io("look at", path))?.mode() & 0o7777;
     if mode.trailing_zeros() >= 6 {
         // Nobody else has any right.
-        return Ok(file);
+        return Ok(());
     }
     if mode & 0o1000 != 0 || is_of_the_system(path) {
-        return refuse(
-            format!(
-                "has the mode {mode:04o} and is used by others too, expected one of Flock's own with mode 0700"
-            ),
-            "choose another --run-dir",
+        let found = format!(
+            "has the mode {mode:04o} and is used by others too, expected one of Flock's own with mode 0700"
         );
+        return refused(path, found, "choose another --run-dir");
+    }
+    if let Some(foreign) = foreign_entry(directory, socket).map_err(io("list the directory", path))? {
+        let found = format!(
+            "has the mode {mode:04o} and holds {}, expected nothing that is not Flock's, or the mode 0700",
+            excerpt::quoted(&foreign.to_string_lossy())
+        );
+        return refused(path, found, "choose another --run-dir, or set the mode if nobody else uses it");
     }
     tracing::info!(directory = %path.display(), "the run directory had the mode {mode:04o} and has 0700 now");
-    file.set_permissions(Permissions::from_mode(mode & 0o700)).map_err(io("set the mode of", path))?;
-    Ok(file)
+    directory.set_permissions(Permissions::from_mode(mode & 0o700)).map_err(io("set the mode of", path))
+}
+
+/// Something in the directory that neither Flock nor its BIRD puts there.
+fn foreign_entry(directory: &File, socket: Option<&OsStr>) -> io::Result<Option<OsString>> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if Some(name) != socket && !OWN_NAMES.iter().any(|own| name == *own) {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether it is one like /run: whoever names that by mistake must not lose the system.
