@@ -20,7 +20,7 @@ use flock_core::cni::{self, Code, RawCall, Verb};
 use flock_core::frame::{self, FrameError, Inquiry, MAX_LEN, Request, Response};
 use flock_core::server::{BindError, Claim, Inspect, Limits, Server, Service};
 use serde_json::json;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -395,6 +395,49 @@ mod requests {
             assert!(error.msg.contains(expected), "{error}");
         }
         assert_eq!(ifname_of(lab.call("eth0").await.unwrap().unwrap()), "eth0");
+    }
+}
+
+mod log {
+    use super::*;
+
+    /// What is logged on this thread while the guard lives.
+    fn kept() -> (NamedTempFile, tracing::subscriber::DefaultGuard) {
+        let log = NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(Arc::new(log.reopen().unwrap()))
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    #[tokio::test]
+    async fn what_a_client_says_of_itself_is_cut() {
+        let lab = Lab::new();
+        let (log, _guard) = kept();
+        let long = "\n\u{1b}[2J".repeat(20_000);
+        let hostile = Request { container_id: long.clone(), ..request("error") };
+        error_of(lab.send(hostile).await.unwrap().unwrap());
+        lab.send(request(&long)).await.unwrap().unwrap();
+        let log = fs::read_to_string(log.path()).unwrap();
+        let (failed, done) = log.trim_end().split_once('\n').unwrap();
+        for (line, expected) in [(failed, "failed"), (done, "done")] {
+            assert!(line.contains(expected) && line.contains("(cut)"), "{line:.1000}");
+            assert!(!line.contains(char::is_control), "{line:.1000}");
+            assert!(line.len() < 8_000, "{} bytes: {line:.1000}", line.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_valid_is_whole() {
+        let lab = Lab::new();
+        let (log, _guard) = kept();
+        let longest = "a".repeat(190);
+        let request = Request { container_id: longest.clone(), ..request("fifteen-bytes-x") };
+        lab.send(request).await.unwrap().unwrap();
+        let log = fs::read_to_string(log.path()).unwrap();
+        assert!(log.contains(&format!("container=\"{longest}\" ifname=\"fifteen-bytes-x\"")), "{log}");
     }
 }
 

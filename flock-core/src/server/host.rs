@@ -12,6 +12,7 @@ use tracing::{Instrument, Span, debug, info_span, warn};
 use super::lobby::{Lobby, Seat};
 use super::{Inspect, Limits, Service};
 use crate::cni::{Args, Code, Error};
+use crate::excerpt;
 use crate::frame::{self, FrameError, HEADER_LEN, Incoming, Inquiry, MAX_LEN, Request, Response};
 
 /// Nearly every request has fewer bytes: only larger ones are counted by
@@ -267,7 +268,7 @@ fn finished(response: Result<Response, tokio::task::JoinError>) -> Response {
     response.unwrap_or_else(|error| {
         Response::Error(Error::new(
             Code::INTERNAL,
-            format!("flock-agent failed in the middle of the request: {error}"),
+            format!("flock-agent failed in the middle of the request: {}", excerpt::line(&error)),
             "this is a defect of flock-agent: please report it with its log",
         ))
     })
@@ -286,8 +287,9 @@ fn span(request: &Request) -> Span {
     info_span!(
         "request",
         verb = request.verb.as_str(),
-        container = request.container_id,
-        ifname = request.ifname,
+        // Nothing of this was looked at yet.
+        container = excerpt::line(&request.container_id).to_string(),
+        ifname = excerpt::line(&request.ifname).to_string(),
         pod = pod.map(tracing::field::display),
     )
 }
