@@ -14,6 +14,7 @@
 //! | the same, but 64 KiB of it | [`Limits::large_waiting`] | the same | takes the place of who has waited longest |
 //! | read, not closed yet | [`Limits::requests`], and [`Limits::large_bytes`] | its own time to answer, [`Limits::write`] to be written | is told to come back later (code 11) |
 //! | of these, at work | [`Limits::work`] | the service's | waits in turn, until its own time is over (code 11) |
+//! | inquiries at work | [`Limits::views`], and one REPAIR | the inspection's | waits in turn, for [`Limits::inquiry`] (code 11) |
 //!
 //! So memory and file descriptors have bounds too.
 //!
@@ -71,6 +72,11 @@ pub struct Limits {
     /// How many of these are worked on at once; others wait in turn, as long as their own
     /// time lasts.
     pub work: usize,
+    /// How many VIEWs are answered at once, beside the requests. Others wait in turn, as
+    /// do all REPAIRs but one.
+    pub views: usize,
+    /// How long an inquiry waits for its turn.
+    pub inquiry: Duration,
     /// How many clients may have sent 64 KiB of a request and not all of it. A further one takes
     /// the place of the one that has waited longest.
     pub large_waiting: usize,
@@ -93,6 +99,9 @@ impl Default for Limits {
             waiting: 128,
             requests: 512,
             work: 256,
+            views: 4,
+            // Below the time that `flock-agent check` has.
+            inquiry: Duration::from_secs(5),
             large_waiting: 16,
             large_bytes: 16 << 20,
             read: Duration::from_secs(5),

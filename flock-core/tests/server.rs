@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use flock_core::client::{self, ClientError, Deadline};
 use flock_core::cni::{self, Code, RawCall, Verb};
-use flock_core::frame::{self, FrameError, Inquiry, MAX_LEN, Request, Response};
+use flock_core::frame::{self, FrameError, Inquiry, InquiryFrame, MAX_LEN, Request, Response};
 use flock_core::server::{BindError, Claim, Inspect, Limits, Server, Service};
 use serde_json::json;
 use tempfile::{NamedTempFile, TempDir};
@@ -50,17 +50,6 @@ impl Service for Echo {
     }
 }
 
-/// Answers with what was asked.
-#[derive(Debug)]
-struct Said;
-
-#[async_trait]
-impl Inspect for Said {
-    async fn inspect(&self, inquiry: Inquiry) -> Response {
-        Response::result(&json!({"asked": inquiry.as_str()}))
-    }
-}
-
 struct Lab {
     dir: TempDir,
     service: Arc<Echo>,
@@ -75,11 +64,15 @@ const BRIEF: Duration = Duration::from_millis(100);
 
 impl Lab {
     fn with(limits: Limits) -> Self {
+        Self::of(limits, |server| server)
+    }
+
+    fn of(limits: Limits, with: impl FnOnce(Server) -> Server) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (started_tx, started) = mpsc::unbounded_channel();
         let (done_tx, done) = mpsc::unbounded_channel();
         let service = Arc::new(Echo { started: started_tx, permits: Semaphore::new(0), done: done_tx });
-        let server = Server::bind(dir.path().join("flock.sock")).unwrap().with_limits(limits);
+        let server = with(Server::bind(dir.path().join("flock.sock")).unwrap().with_limits(limits));
         let (stop, stopped) = oneshot::channel::<()>();
         let shared = Arc::clone(&service);
         let server = tokio::spawn(server.run(shared, async { drop(stopped.await) }));
@@ -692,27 +685,138 @@ mod shutdown {
     }
 }
 
-#[tokio::test]
-async fn inquiries_are_answered_where_there_is_somebody_to_answer() {
-    let lab = Lab::new();
-    let ask = |socket: PathBuf, inquiry| {
-        tokio::task::spawn_blocking(move || client::ask(&socket, inquiry, Deadline::after(GENEROUS)))
-    };
-    let refused = error_of(ask(lab.socket(), Inquiry::View).await.unwrap().unwrap());
-    assert_eq!(refused.code, Code::INVALID_ENVIRONMENT);
-    assert!(refused.details.contains("flock-agent check --offline"), "{refused}");
+mod inquiries {
+    use super::*;
 
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("flock.sock");
-    let server = Server::bind(&socket).unwrap().with_inspection(Arc::new(Said));
-    let server = tokio::spawn(server.run(Arc::clone(&lab.service) as _, std::future::pending()));
-    for inquiry in [Inquiry::View, Inquiry::Repair] {
-        let Response::Result(Some(json)) = ask(socket.clone(), inquiry).await.unwrap().unwrap() else {
-            panic!("refused");
-        };
-        assert_eq!(json.get(), format!(r#"{{"asked":"{}"}}"#, inquiry.as_str()));
+    /// Answers with what was asked, once it may.
+    #[derive(Debug)]
+    struct Said {
+        started: mpsc::UnboundedSender<Inquiry>,
+        permits: Semaphore,
     }
-    server.abort();
+
+    #[async_trait]
+    impl Inspect for Said {
+        async fn inspect(&self, inquiry: Inquiry) -> Response {
+            self.started.send(inquiry).unwrap();
+            self.permits.acquire().await.unwrap().forget();
+            Response::result(&json!({"asked": inquiry.as_str()}))
+        }
+    }
+
+    struct Inspected {
+        lab: Lab,
+        said: Arc<Said>,
+        started: mpsc::UnboundedReceiver<Inquiry>,
+    }
+
+    impl Inspected {
+        fn with(limits: Limits) -> Self {
+            let (started_tx, started) = mpsc::unbounded_channel();
+            let said = Arc::new(Said { started: started_tx, permits: Semaphore::new(0) });
+            let lab = Lab::of(limits, |server| server.with_inspection(Arc::clone(&said) as _));
+            Self { lab, said, started }
+        }
+
+        fn ask(&self, inquiry: Inquiry) -> JoinHandle<Result<Response, ClientError>> {
+            ask(self.lab.socket(), inquiry)
+        }
+
+        /// One that the server has before whatever is asked next.
+        fn sent(&self, inquiry: Inquiry) -> UnixStream {
+            let mut client = UnixStream::connect(self.lab.socket()).unwrap();
+            frame::write(&mut client, &InquiryFrame::new(inquiry)).unwrap();
+            client
+        }
+    }
+
+    async fn answer(client: UnixStream) -> Response {
+        let json = tokio::task::spawn_blocking(|| frame::read(client)).await.unwrap().unwrap();
+        Response::from_json(&json).unwrap()
+    }
+
+    fn ask(socket: PathBuf, inquiry: Inquiry) -> JoinHandle<Result<Response, ClientError>> {
+        tokio::task::spawn_blocking(move || client::ask(&socket, inquiry, Deadline::after(GENEROUS)))
+    }
+
+    fn asked(response: Response) -> String {
+        match response {
+            Response::Result(Some(json)) => json.get().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn are_answered_where_there_is_somebody_to_answer() {
+        let lab = Lab::new();
+        let refused = error_of(ask(lab.socket(), Inquiry::View).await.unwrap().unwrap());
+        assert_eq!(refused.code, Code::INVALID_ENVIRONMENT);
+        assert!(refused.details.contains("flock-agent check --offline"), "{refused}");
+
+        let inspected = Inspected::with(Limits::default());
+        inspected.said.permits.add_permits(2);
+        for inquiry in [Inquiry::View, Inquiry::Repair] {
+            let answer = asked(inspected.ask(inquiry).await.unwrap().unwrap());
+            assert_eq!(answer, format!(r#"{{"asked":"{}"}}"#, inquiry.as_str()));
+        }
+    }
+
+    #[tokio::test]
+    async fn wait_in_turn_and_neither_for_the_other_sort_nor_for_requests() {
+        let limits = Limits { work: 1, views: 2, inquiry: GENEROUS, drain: GENEROUS, ..Limits::default() };
+        let mut inspected = Inspected::with(limits);
+        let at_work = inspected.lab.call("wait");
+        assert_eq!(inspected.lab.started.recv().await.unwrap(), "wait");
+        let mut asking = Vec::new();
+        for inquiry in [Inquiry::View, Inquiry::View, Inquiry::Repair] {
+            asking.push(inspected.ask(inquiry));
+            assert_eq!(inspected.started.recv().await.unwrap(), inquiry);
+        }
+        let waiting = [Inquiry::View, Inquiry::Repair].map(|inquiry| inspected.sent(inquiry));
+        inspected.lab.service.permits.add_permits(1);
+        assert_eq!(ifname_of(at_work.await.unwrap().unwrap()), "wait");
+        assert_eq!(ifname_of(inspected.lab.call("eth0").await.unwrap().unwrap()), "eth0");
+        assert!(inspected.started.try_recv().is_err(), "one too many is at work");
+        inspected.said.permits.add_permits(asking.len() + waiting.len());
+        for asking in asking {
+            asked(asking.await.unwrap().unwrap());
+        }
+        for waiting in waiting {
+            asked(answer(waiting).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn wait_no_longer_than_their_limit() {
+        let limits = Limits { views: 1, inquiry: BRIEF, drain: GENEROUS, ..Limits::default() };
+        let mut inspected = Inspected::with(limits);
+        for inquiry in [Inquiry::View, Inquiry::Repair] {
+            let at_work = inspected.ask(inquiry);
+            assert_eq!(inspected.started.recv().await.unwrap(), inquiry);
+            let error = error_of(inspected.ask(inquiry).await.unwrap().unwrap());
+            assert_eq!(error.code, Code::TRY_AGAIN_LATER);
+            let expected =
+                format!("flock-agent is busy: it was answering {} for all of 100ms", inquiry.as_str());
+            assert_eq!(error.msg, expected);
+            inspected.said.permits.add_permits(1);
+            asked(at_work.await.unwrap().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn that_wait_hear_of_the_shutdown() {
+        let limits = Limits { views: 1, inquiry: GENEROUS, drain: GENEROUS, ..Limits::default() };
+        let mut inspected = Inspected::with(limits);
+        let at_work = inspected.ask(Inquiry::View);
+        assert_eq!(inspected.started.recv().await.unwrap(), Inquiry::View);
+        let waiting = inspected.sent(Inquiry::View);
+        // Who came later is answered: that one was read.
+        assert_eq!(ifname_of(inspected.lab.call("eth0").await.unwrap().unwrap()), "eth0");
+        inspected.lab.stop();
+        assert_eq!(error_of(answer(waiting).await).msg, "flock-agent is shutting down");
+        inspected.said.permits.add_permits(1);
+        asked(at_work.await.unwrap().unwrap());
+    }
 }
 
 /// While a run directory is claimed no agent uses it, and the other way round.

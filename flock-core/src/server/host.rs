@@ -43,6 +43,8 @@ pub(super) struct Host {
     closing: watch::Receiver<bool>,
     requests: Arc<Semaphore>,
     work: Arc<Semaphore>,
+    views: Arc<Semaphore>,
+    repairs: Arc<Semaphore>,
     large_waiting: Arc<Lobby>,
     large_bytes: Semaphore,
 }
@@ -84,6 +86,8 @@ impl Host {
             closing,
             requests: Arc::new(Semaphore::new(limits.requests)),
             work: Arc::new(Semaphore::new(limits.work)),
+            views: Arc::new(Semaphore::new(limits.views)),
+            repairs: Arc::new(Semaphore::new(1)),
             large_waiting: Lobby::new(limits.large_waiting),
             // With less the largest request could never be served.
             large_bytes: Semaphore::new(limits.large_bytes.max(MAX_LEN)),
@@ -228,7 +232,15 @@ impl Host {
                 "look at the records and the kernel with flock-agent check --offline",
             ));
         };
-        let work = async move { inspected.inspect(inquiry).await };
+        let turn = match self.turn_of_inquiry(inquiry).await {
+            Ok(turn) => turn,
+            Err(error) => return error.into(),
+        };
+        let work = async move {
+            let response = inspected.inspect(inquiry).await;
+            drop(turn);
+            response
+        };
         let span = info_span!("inquiry", verb = inquiry.as_str());
         finished(tokio::spawn(work.instrument(span)).await)
     }
@@ -247,6 +259,30 @@ impl Host {
                 )))),
             },
             _ = closing.wait_for(|closing| *closing) => None,
+        }
+    }
+
+    /// The right to be answered beside the requests.
+    async fn turn_of_inquiry(&self, inquiry: Inquiry) -> Result<OwnedSemaphorePermit, Error> {
+        let turns = match inquiry {
+            Inquiry::View => &self.views,
+            Inquiry::Repair => &self.repairs,
+        };
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            biased;
+            turn = timeout(self.limits.inquiry, Arc::clone(turns).acquire_owned()) => match turn {
+                Ok(Ok(turn)) => Ok(turn),
+                _ => Err(Error::new(
+                    Code::TRY_AGAIN_LATER,
+                    format!(
+                        "flock-agent is busy: it was answering {} for all of {:?}",
+                        inquiry.as_str(), self.limits.inquiry
+                    ),
+                    "ask again when whoever asked before has the answer; if it stays so, look at the log of flock-agent",
+                )),
+            },
+            _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
         }
     }
 }
