@@ -409,10 +409,10 @@ mod log {
     async fn what_a_client_says_of_itself_is_cut() {
         let lab = Lab::new();
         let (log, _guard) = kept();
-        let long = "\n\u{1b}[2J".repeat(20_000);
-        let hostile = Request { container_id: long.clone(), ..request("error") };
-        error_of(lab.send(hostile).await.unwrap().unwrap());
-        lab.send(request(&long)).await.unwrap().unwrap();
+        let hostile = "\n\u{1b}[2J".repeat(20_000);
+        let refused = Request { container_id: hostile.clone(), ..request("error") };
+        error_of(lab.send(refused).await.unwrap().unwrap());
+        lab.send(request(&hostile)).await.unwrap().unwrap();
         let log = fs::read_to_string(log.path()).unwrap();
         let (failed, done) = log.trim_end().split_once('\n').unwrap();
         for (line, expected) in [(failed, "failed"), (done, "done")] {
