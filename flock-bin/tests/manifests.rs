@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -289,7 +290,11 @@ fn bird_gets_a_configuration_to_start_with_and_keeps_a_good_one() {
         assert!(output.status.success(), "{output:?}");
         fs::read_to_string(&conf).unwrap()
     };
+    // As a kubelet makes it.
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(run(), bootstrap);
+    let mode = fs::metadata(dir.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "others can look into the directory: {mode:o}");
     fs::write(&conf, &good).unwrap();
     assert_eq!(run(), good);
     // What BIRD does not take is set aside.

@@ -20,6 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flock_core::excerpt::quoted;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -66,7 +67,8 @@ pub enum ControlError {
     },
     /// The command is not one line of text that BIRD can read.
     #[error(
-        "{command:?} can't be a command to BIRD: expected one line without control characters, of at most {MAX_COMMAND} bytes"
+        "{} can't be a command to BIRD: expected one line without control characters, of at most {MAX_COMMAND} bytes",
+        quoted(.command)
     )]
     Command {
         /// The command.

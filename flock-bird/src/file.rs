@@ -128,6 +128,9 @@ mod tests {
         let staged = file.stage(b"two").unwrap();
         assert_eq!(file.read().unwrap().as_deref(), Some(b"one".as_slice()));
         assert_eq!(names(directory.path()), ["bird.conf", "bird.conf.new"]);
+        // It holds all already.
+        let mode = fs::metadata(staged.staging_path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640, "{mode:o}");
         staged.commit().unwrap();
         assert_eq!(file.read().unwrap().as_deref(), Some(b"two".as_slice()));
         assert_eq!(names(directory.path()), ["bird.conf"]);

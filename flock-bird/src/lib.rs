@@ -49,6 +49,7 @@ mod file;
 pub mod render;
 mod speaker;
 pub mod table;
+pub mod verdict;
 
 pub use announcer::BirdAnnouncer;
 pub use config::BirdConfig;

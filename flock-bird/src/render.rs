@@ -109,7 +109,7 @@ const PEER_PREFIX: &str = "peer_";
 
 /// The peer whose protocol has this name; `None` for other protocols.
 pub fn peer_of(protocol: &str) -> Option<&str> {
-    protocol.strip_prefix(PEER_PREFIX)
+    protocol.strip_prefix(PEER_PREFIX).filter(|name| validity::is_peer_name(name))
 }
 
 /// The name of the protocol that takes routes of IPv4 (`version` 4) or IPv6 (6) from the kernel.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use flock_core::announcer::AnnounceError;
 
-use crate::control::{Client, Code, ControlError, Reply};
+use crate::control::{Client, ControlError, Reply};
 use crate::file::{ConfigFile, Staged};
+use crate::verdict;
 
 /// Where configurations go. Tests have another one than [`Speaker`].
 #[async_trait]
@@ -56,38 +57,33 @@ impl Speaker {
     async fn check(&self, staged: &Staged) -> Result<(), AnnounceError> {
         let staged_path = staged.staging_path().display().to_string();
         let reply = self.ask(&format!("configure check \"{staged_path}\"")).await?;
-        match reply.code() {
-            Code::CONFIGURATION_OK => Ok(()),
-            code if code.is_error() => {
+        verdict::of_check(&reply).map_err(|error| match error {
+            AnnounceError::Refused { message } => {
                 let path = self.file.path().display().to_string();
-                Err(AnnounceError::Refused { message: reply.text().replace(&staged_path, &path) })
+                AnnounceError::Refused { message: message.replace(&staged_path, &path) }
             }
-            _ => Err(unexpected("configure check", &reply)),
-        }
+            error => error,
+        })
     }
 
     async fn configure(&mut self, text: &Arc<str>) -> Result<(), AnnounceError> {
         // The path is named since a BIRD that was started with another file would read that one.
         let reply = self.ask(&format!("configure \"{}\"", self.file.path().display())).await?;
-        match reply.code() {
-            Code::RECONFIGURED | Code::RECONFIGURATION_IN_PROGRESS | Code::RECONFIGURATION_QUEUED => {
+        let outcome = verdict::of_configure(&reply, self.client.socket());
+        match &outcome {
+            Ok(()) => {
                 self.taken = Some(Arc::clone(text));
                 self.fallback = None;
-                Ok(())
             }
-            Code::RECONFIGURATION_IGNORED => Err(AnnounceError::Unreachable {
-                endpoint: self.client.socket().display().to_string(),
-                reason: "it is shutting down".to_owned(),
-            }),
-            code if code.is_error() => {
+            Err(AnnounceError::Refused { .. }) => {
                 if let Some(before) = self.fallback.take() {
                     let file = self.file.clone();
                     blocking(move || file.stage(&before)?.commit()).await?;
                 }
-                Err(AnnounceError::Refused { message: reply.text().to_owned() })
             }
-            _ => Err(unexpected("configure", &reply)),
+            Err(_) => {}
         }
+        outcome
     }
 
     async fn ask(&self, command: &str) -> Result<Reply, AnnounceError> {
@@ -122,13 +118,6 @@ impl Target for Speaker {
     fn forget(&mut self) {
         self.taken = None;
     }
-}
-
-fn unexpected(command: &str, reply: &Reply) -> AnnounceError {
-    AnnounceError::Backend(format!(
-        "BIRD answered {command} with {:?}, which says neither success nor failure",
-        format!("{} {}", reply.code(), reply.text())
-    ))
 }
 
 /// Files are written and synced off the threads that serve requests.

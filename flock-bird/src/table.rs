@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use flock_core::excerpt;
 use flock_core::inspection::Spoken;
 use ipnet::IpNet;
 
@@ -27,7 +28,7 @@ pub enum TableError {
     Refused {
         /// What it was asked.
         command: String,
-        /// Its own words.
+        /// Its own words, as an [`excerpt`].
         message: String,
     },
 }
@@ -37,11 +38,21 @@ pub async fn spoken(client: &Client) -> Result<Spoken, TableError> {
     let mut prefixes = BTreeSet::new();
     for version in [4, 6] {
         let reply = ask(client, format!("show route protocol {}", kernel_protocol(version))).await?;
-        prefixes.extend(rows(&reply, ROUTE).filter_map(|row| row.parse::<IpNet>().ok()));
+        prefixes.extend(self::prefixes(&reply));
     }
     let reply = ask(client, "show protocols".to_owned()).await?;
-    let peers = rows(&reply, PROTOCOL).filter_map(peer_of).map(str::to_owned).collect();
+    let peers = peers(&reply).map(str::to_owned).collect();
     Ok(Spoken { prefixes, peers })
+}
+
+/// The prefixes in an answer to `show route`.
+pub fn prefixes(reply: &Reply) -> impl Iterator<Item = IpNet> {
+    rows(reply, ROUTE).filter_map(|row| row.parse().ok())
+}
+
+/// The names of Flock's peers in an answer to `show protocols`.
+pub fn peers(reply: &Reply) -> impl Iterator<Item = &str> {
+    rows(reply, PROTOCOL).filter_map(peer_of)
 }
 
 async fn ask(client: &Client, command: String) -> Result<Reply, TableError> {
@@ -49,11 +60,45 @@ async fn ask(client: &Client, command: String) -> Result<Reply, TableError> {
     if reply.is_success() {
         return Ok(reply);
     }
-    Err(TableError::Refused { command, message: reply.text().to_owned() })
+    let message = excerpt::line(reply.text()).to_string();
+    Err(TableError::Refused { command, message })
 }
 
 /// The first word of each row; continuations of a row begin with a space.
 fn rows(reply: &Reply, code: Code) -> impl Iterator<Item = &str> {
     let rows = reply.lines().filter(move |line| line.code == code);
     rows.filter_map(|line| line.text.split(' ').next()).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ReplyParser;
+
+    fn reply(text: &str) -> Reply {
+        let mut parser = ReplyParser::new();
+        parser.push(text.as_bytes());
+        parser.next_reply().unwrap().unwrap()
+    }
+
+    #[test]
+    fn routes_are_the_first_words_of_their_rows() {
+        let reply = reply(
+            "1007-Table master4:\n 10.0.1.0/24          blackhole [flock_kernel4 10:00:00.000] (10)\n\
+             1008-\tType: inherit univ\n1007-10.0.9.1/32         unicast [flock_kernel4] (10)\n \tdev eth0\n0000 \n",
+        );
+        let expected: Vec<IpNet> =
+            ["10.0.1.0/24", "10.0.9.1/32"].map(|prefix| prefix.parse().unwrap()).into();
+        assert_eq!(prefixes(&reply).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn peers_are_the_protocols_that_flock_could_have_named() {
+        let reply = reply(
+            "2002-Name       Proto      Table      State  Since         Info\n\
+             1002-device1    Device     ---        up     10:00:00.000\n peer_tor-1     BGP        ---        up\n \
+             peer_\u{1b}[2J BGP\n peer_a/b BGP\n peer_ BGP\n0000 \n",
+        );
+        assert_eq!(peers(&reply).collect::<Vec<_>>(), ["tor-1"]);
+    }
 }

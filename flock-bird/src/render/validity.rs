@@ -94,7 +94,7 @@ fn unannounceable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-fn is_peer_name(name: &str) -> bool {
+pub(super) fn is_peer_name(name: &str) -> bool {
     name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')

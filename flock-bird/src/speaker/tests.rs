@@ -114,6 +114,22 @@ async fn an_answer_that_means_nothing_is_quoted() {
     assert_eq!(place.file(), "old");
 }
 
+/// What BIRD says may quote the configuration, be long, and act on a terminal.
+#[tokio::test]
+async fn what_bird_says_of_a_refusal_is_one_short_line() {
+    let said: &str = Box::leak(format!("8002 bird.conf:1:1 \u{1b}[2J{}", "word\r".repeat(3_000)).into());
+    for answers in [[("configure", said), ("configure check", "0020 OK")], [("configure check", said); 2]] {
+        let mut place = Place::new("old");
+        answering(&place.socket(), &answers);
+        let AnnounceError::Refused { message } = place.speaker.apply(&Arc::from("new")).await.unwrap_err()
+        else {
+            panic!("not refused")
+        };
+        assert!(message.starts_with("bird.conf:1:1 \\u{1b}[2Jword\\rword"), "{message:.1000}");
+        assert!(!message.contains(char::is_control) && message.len() < 1_000, "{message:.2000}");
+    }
+}
+
 #[tokio::test]
 async fn what_came_in_place_unchecked_and_is_refused_gives_way_to_what_was_there() {
     let mut place = Place::new("old");
