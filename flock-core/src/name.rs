@@ -95,9 +95,12 @@ name_type!(
 
 name_type!(
     /// The name of a CNI network configuration.
+    ///
+    /// The specification sets no length. libcni names files by it, and the name of a file has at
+    /// most 255 bytes.
     NetworkName,
     "network name",
-    "a letter or digit, then letters, digits, '_', '.' or '-'",
+    "1 to 255 characters: a letter or digit, then letters, digits, '_', '.' or '-'",
     is_network_name
 );
 
@@ -120,7 +123,7 @@ fn is_container_id(value: &str) -> bool {
 }
 
 fn is_network_name(value: &str) -> bool {
-    is_identifier(value)
+    value.len() <= 255 && is_identifier(value)
 }
 
 fn is_interface_name(value: &str) -> bool {
@@ -213,6 +216,18 @@ mod tests {
         }
         assert!(ContainerId::new("a".repeat(190)).is_ok());
         assert!(ContainerId::new("a".repeat(191)).is_err());
+    }
+
+    #[test]
+    fn network_names_follow_the_specification() {
+        for good in ["flock", "0", "a_b.c-1"] {
+            assert!(NetworkName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a/b", "a b", "\u{e4}"] {
+            assert!(NetworkName::new(bad).is_err(), "{bad}");
+        }
+        assert!(NetworkName::new("a".repeat(255)).is_ok());
+        assert!(NetworkName::new("a".repeat(256)).is_err());
     }
 
     #[test]
