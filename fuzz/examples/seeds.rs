@@ -5,9 +5,12 @@ use std::error::Error;
 use std::fs;
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use flock_core::client::Deadline;
 use flock_core::cni::{Code, RawCall, Verb};
-use flock_core::frame::{self, Request, Response};
+use flock_core::deletions::{Deletion, DeletionQueue};
+use flock_core::frame::{self, Inquiry, InquiryFrame, Request, Response};
 use flock_core::{cni, node_config};
 use serde_json::{Value, json};
 
@@ -16,12 +19,13 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
     let previous = golden(&fuzz.join("../flock-core/tests/golden/cni"))?;
-    let seeds: [(&str, Vec<Vec<u8>>); 7] = [
+    let seeds: [(&str, Vec<Vec<u8>>); 8] = [
         ("network_config", network_configs(&previous)),
         ("cni_args", texts(&CNI_ARGS)),
         ("annotations", annotations()),
         ("frame", frames(&previous)?),
         ("record", records()),
+        ("deletion", deletions()?),
         ("bird_reply", bird_replies()),
         ("node_config", node_configs()?),
     ];
@@ -129,6 +133,9 @@ fn frames(previous: &[Value]) -> Outcome<Vec<Vec<u8>>> {
     for verb in [Verb::Add, Verb::Check, Verb::Del, Verb::Gc, Verb::Status, Verb::Version] {
         wires.push(frame::encode(&Request::new(&RawCall { verb, ..raw })?)?);
     }
+    for inquiry in [Inquiry::View, Inquiry::Repair] {
+        wires.push(frame::encode(&InquiryFrame::new(inquiry))?);
+    }
     wires.push(frame::encode(&json!({"protocol": 2, "verb": {"new": "form"}}))?);
     wires.push(frame::encode(&Response::EMPTY)?);
     wires.push(frame::encode(&Response::from(cni::Error::new(Code::TRY_AGAIN_LATER, "a", "b")))?);
@@ -176,6 +183,45 @@ fn records() -> Vec<Vec<u8>> {
     .into()
 }
 
+/// As they are queued, and what is none.
+fn deletions() -> Outcome<Vec<Vec<u8>>> {
+    let run = tempfile::tempdir()?;
+    let queue = DeletionQueue::of_run_dir(&run.path().join("flock"));
+    let keys =
+        [json!({"container": "0123abc", "interface": "eth0"}), json!({"container": "a", "interface": "e@0"})];
+    let pods = [Some(json!({"namespace": "default", "name": "web-0"})), None];
+    for (key, pod) in keys.into_iter().zip(pods) {
+        let mut deletion =
+            json!({"key": key, "bootId": "0f9c3f5e-0000-4000-8000-000000000001", "queuedMs": 1});
+        if let Some(pod) = pod {
+            deletion["pod"] = pod;
+        }
+        let deletion: Deletion = serde_json::from_value(deletion)?;
+        queue.lock(Deadline::after(Duration::from_secs(1)))?.push(&deletion)?;
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(queue.path())? {
+        let entry = entry?;
+        files.push((entry.file_name().to_string_lossy().into_owned(), fs::read_to_string(entry.path())?));
+    }
+    files.sort();
+    let (name, text) = files.first().cloned().ok_or("nothing was queued")?;
+    let other = files.last().cloned().ok_or("nothing was queued")?.1;
+    files.extend([
+        (name.clone(), text.replace("eth0", "a/b")),
+        (name.clone(), other),
+        (name.clone(), String::new()),
+        (name.clone(), "{".to_owned()),
+        (name.clone(), json!({"version": 2, "deletion": {"later": 1}}).to_string()),
+        (name.clone(), json!({"version": 1}).to_string()),
+        (format!("{name}.tmp"), text.clone()),
+        (name.replace(".json", ".corrupt-1"), text.clone()),
+        ("a.json".to_owned(), text.clone()),
+        (format!("+{}", &name[1..]), text),
+    ]);
+    Ok(files.into_iter().map(|(name, text)| format!("{name}\n{text}").into_bytes()).collect())
+}
+
 fn bird_replies() -> Vec<Vec<u8>> {
     let said = [
         "0001 BIRD 2.0.12 ready.\n",
@@ -191,6 +237,11 @@ fn bird_replies() -> Vec<Vec<u8>> {
         "0001\n",
         " a\n",
         "0000 \n a\n",
+        "0002-Reading configuration from /x\n0004 Reconfiguration in progress\n",
+        "1007-Table master4:\n 10.0.1.0/24          blackhole [flock_kernel4 10:00:00.000] * (10)\n1008-\tType: inherit univ\n1007-10.0.9.1/32 unicast\n \tdev eth0\n0000 \n",
+        "0006 Reconfiguration ignored, shutting down\n",
+        "1007-2001:db8:1::/64 blackhole [flock_kernel6 10:00:00.000] * (10)\n0000 \n",
+        "2002-Name       Proto      Table      State  Since         Info\n1002-device1    Device     ---        up     10:00:00.000\n peer_tor-1     BGP        ---        up     10:00:00.000  Established\n peer_a/b       BGP\n0000 \n",
     ];
     let seed = |(index, said): (usize, &str)| {
         let lengths = [u8::try_from(index).unwrap_or_default(), if index % 4 == 3 { 24 } else { 0 }];

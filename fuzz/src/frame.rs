@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use flock_core::cni;
-use flock_core::frame::{self, FrameError, HEADER_LEN, MAX_LEN, PROTOCOL, Request, Response};
+use flock_core::frame::{self, FrameError, HEADER_LEN, Incoming, InquiryFrame, MAX_LEN, PROTOCOL, Response};
 use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -48,16 +48,22 @@ fn received(stream: &[u8], piece: usize) -> Result<Vec<u8>, FrameError> {
 }
 
 fn message(json: &[u8]) {
-    match Request::from_json(json) {
-        Ok(request) => {
+    match Incoming::from_json(json) {
+        Ok(Incoming::Request(request)) => {
             assert_eq!(request.protocol, PROTOCOL);
-            let again = sent(&request);
-            let again = Request::from_json(&again).unwrap_or_else(|error| panic!("{error}"));
+            let again = match Incoming::from_json(&sent(&request)) {
+                Ok(Incoming::Request(again)) => again,
+                other => panic!("a request is read as {other:?}"),
+            };
             assert_eq!(sent(&again), sent(&request));
             if let Err(error) = request.operation() {
                 assert_readable(&error);
                 sent(&Response::from(error));
             }
+        }
+        Ok(Incoming::Inquiry(inquiry)) => {
+            let again = Incoming::from_json(&sent(&InquiryFrame::new(inquiry)));
+            assert!(matches!(again, Ok(Incoming::Inquiry(again)) if again == inquiry), "{again:?}");
         }
         Err(FrameError::Protocol { found }) => assert_ne!(found, PROTOCOL),
         Err(error) => refused(error),

@@ -12,12 +12,15 @@
 //! | [`annotations`] | pods' annotations, on nodes with any prefixes | whoever may create pods |
 //! | [`frame`] | frames of the agent's socket, in pieces | whoever may connect |
 //! | [`record`] | files of records | the disk |
-//! | [`bird_reply`] | replies, in pieces | BIRD's control socket |
+//! | [`deletion`] | files of queued deletions | the disk |
+//! | [`bird_reply`] | replies, in pieces, and what is made of them | BIRD's control socket |
 //! | [`node_config`] | NodeConfig manifests, and renders what they say for BIRD | whoever may write them |
 
 pub mod annotations;
 pub mod bird_reply;
 pub mod cni_args;
+pub mod deletion;
+mod files;
 pub mod frame;
 mod message;
 pub mod network_config;

@@ -12,7 +12,7 @@ use flock_core::store::{FileStore, SetAside, Store as _};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::message::assert_readable;
+use crate::files::{assert_set_aside, must, named, temporary};
 
 thread_local! {
     static LAB: Lab = Lab::new();
@@ -20,13 +20,8 @@ thread_local! {
 
 /// Reads `data` as a file's name and what is in it.
 pub fn check(data: &[u8]) {
-    let Some(line) = data.iter().position(|byte| *byte == b'\n') else { return };
-    let (name, content) = (&data[..line], &data[line + 1..]);
-    let unusable = name.is_empty() || name.len() > 255 || name.iter().any(|b| matches!(b, b'/' | 0));
-    if unusable || matches!(name, b"." | b"..") {
-        return;
-    }
-    LAB.with(|lab| lab.check(OsStr::from_bytes(name), content));
+    let Some((name, content)) = named(data) else { return };
+    LAB.with(|lab| lab.check(name, content));
 }
 
 /// One directory after the other.
@@ -38,14 +33,7 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().build();
-        // Where files live in memory, if there is such a place.
-        let shared_memory = Path::new("/dev/shm");
-        let parent =
-            if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() };
-        match (runtime, parent) {
-            (Ok(runtime), Ok(parent)) => Self { runtime, parent },
-            failed => panic!("{failed:?}"),
-        }
+        Self { runtime: must(runtime), parent: temporary() }
     }
 
     fn check(&self, name: &OsStr, content: &[u8]) {
@@ -56,7 +44,10 @@ impl Lab {
         let (records, set_aside) = self.open(&directory);
         match (records.as_slice(), set_aside.as_slice()) {
             ([record], []) => self.loaded(&directory, name, record),
-            ([], [file]) => aside(&path, content, file),
+            ([], [file]) => {
+                assert_eq!(file.path, path);
+                assert_set_aside(&path, content, &file.kept_as, [&file.reason, file]);
+            }
             ([], []) if name.as_bytes().ends_with(b".json.tmp") => {
                 assert!(!path.exists(), "unfinished, and kept");
             }
@@ -87,19 +78,4 @@ impl Lab {
         assert!(path.exists(), "the record of {} has another name than {}", record.key, name.display());
         assert_eq!(self.open(directory), (vec![record.clone()], vec![]));
     }
-}
-
-/// What could not be read is kept as it was, under a name that is not read again.
-fn aside(path: &Path, content: &[u8], file: &SetAside) {
-    assert_eq!(file.path, path);
-    assert_readable(&file.reason);
-    assert_readable(file);
-    assert!(!path.exists());
-    assert_eq!(must(fs::read(&file.kept_as)), content);
-    assert_eq!(file.kept_as.parent(), path.parent(), "it left the directory");
-}
-
-#[track_caller]
-fn must<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
 }
