@@ -111,7 +111,7 @@ impl Host {
         drop(seat);
         let response = match request {
             Incoming::Request(request) => self.answer(request).await,
-            Incoming::Inquiry(inquiry) => Some(self.inspect(inquiry).await),
+            Incoming::Inquiry(inquiry) => self.inspect(inquiry).await,
         };
         let Some(response) = response else { return };
         let written = timeout(self.limits.write, frame::write_async(&mut stream, &response)).await;
@@ -224,17 +224,18 @@ impl Host {
         Some(finished(tokio::spawn(work.instrument(span)).await))
     }
 
-    async fn inspect(&self, inquiry: Inquiry) -> Response {
+    /// None where the server ends before, as for a request.
+    async fn inspect(&self, inquiry: Inquiry) -> Option<Response> {
         let Some(inspected) = self.inspected.clone() else {
-            return Response::Error(Error::new(
+            return Some(Response::Error(Error::new(
                 Code::INVALID_ENVIRONMENT,
                 format!("this agent does not answer {}", inquiry.as_str()),
                 "look at the records and the kernel with flock-agent check --offline",
-            ));
+            )));
         };
-        let turn = match self.turn_of_inquiry(inquiry).await {
+        let turn = match self.turn_of_inquiry(inquiry).await? {
             Ok(turn) => turn,
-            Err(error) => return error.into(),
+            Err(error) => return Some(error.into()),
         };
         let work = async move {
             let response = inspected.inspect(inquiry).await;
@@ -242,7 +243,7 @@ impl Host {
             response
         };
         let span = info_span!("inquiry", verb = inquiry.as_str());
-        finished(tokio::spawn(work.instrument(span)).await)
+        Some(finished(tokio::spawn(work.instrument(span)).await))
     }
 
     /// The right to be worked on; none of either where the server ends.
@@ -262,8 +263,8 @@ impl Host {
         }
     }
 
-    /// The right to be answered beside the requests.
-    async fn turn_of_inquiry(&self, inquiry: Inquiry) -> Result<OwnedSemaphorePermit, Error> {
+    /// The right to be answered beside the requests; none of either where the server ends.
+    async fn turn_of_inquiry(&self, inquiry: Inquiry) -> Option<Result<OwnedSemaphorePermit, Error>> {
         let turns = match inquiry {
             Inquiry::View => &self.views,
             Inquiry::Repair => &self.repairs,
@@ -272,17 +273,17 @@ impl Host {
         tokio::select! {
             biased;
             turn = timeout(self.limits.inquiry, Arc::clone(turns).acquire_owned()) => match turn {
-                Ok(Ok(turn)) => Ok(turn),
-                _ => Err(Error::new(
+                Ok(Ok(turn)) => Some(Ok(turn)),
+                _ => Some(Err(Error::new(
                     Code::TRY_AGAIN_LATER,
                     format!(
                         "flock-agent is busy: it was answering {} for all of {:?}",
                         inquiry.as_str(), self.limits.inquiry
                     ),
                     "ask again when whoever asked before has the answer; if it stays so, look at the log of flock-agent",
-                )),
+                ))),
             },
-            _ = closing.wait_for(|closing| *closing) => Err(shutting_down()),
+            _ = closing.wait_for(|closing| *closing) => None,
         }
     }
 }
