@@ -56,6 +56,13 @@ pub trait Dataplane: fmt::Debug + Send + Sync + 'static {
     /// is there, the node's side is made as it should be, before the error is returned.
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError>;
 
+    /// Makes what is missing of an attachment, given what [`check`](Self::check) has found of
+    /// it. By default that is [`attach`](Self::attach); a backend may do only what is needed.
+    async fn mend(&self, attachment: &Attachment, drifts: &[Drift]) -> Result<(), DataplaneError> {
+        let _ = drifts;
+        self.attach(attachment).await
+    }
+
     /// Takes away the node's routes to the pod, so that nothing reaches it any
     /// more. The link stays for [`reap`](Self::reap). Does not touch the pod's namespace.
     async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError>;

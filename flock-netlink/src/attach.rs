@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flock_core::attachment::{Attachment, GATEWAY_V6, MacAddr, MacPair};
-use flock_core::dataplane::DataplaneError;
+use flock_core::dataplane::{DataplaneError, Drift, Side};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
@@ -64,20 +64,37 @@ impl Worker {
             .in_scope(|| self.await_addresses(attachment, &host, &mut pod, pod_index))
     }
 
+    /// Makes what is missing of an attachment of which `drifts` were found. The pod's side is
+    /// not looked at where nothing of it is missing, which takes a quarter of the time.
+    pub(crate) fn mend(
+        &mut self,
+        attachment: &Attachment,
+        drifts: &[Drift],
+        source: Option<Ipv4Addr>,
+    ) -> Result<(), DataplaneError> {
+        if drifts.iter().all(is_of_the_node) && self.ready_host_side(attachment, source)? {
+            return Ok(());
+        }
+        self.attach(attachment, source)
+    }
+
     /// The host side alone, of a link that is there: the pod may live on in a namespace that
-    /// can't be found any more.
+    /// can't be found any more. Whether the link is there.
     fn ready_host_side(
         &mut self,
         attachment: &Attachment,
         source: Option<Ipv4Addr>,
-    ) -> Result<(), DataplaneError> {
+    ) -> Result<bool, DataplaneError> {
         let name = attachment.host_interface.as_str();
         let found = find_link(&mut self.node, name)?;
-        let Some(host) = found.filter(|link| link.is_host_side_of(&attachment.key)) else { return Ok(()) };
+        let Some(host) = found.filter(|link| link.is_host_side_of(&attachment.key)) else {
+            return Ok(false);
+        };
         adjust(&mut self.node, &host, attachment.key.mac_addresses().host, attachment.mtu)?;
         self.ready_host_link(attachment, &host)?;
         self.ready_host_routes(attachment, host.index, source)?;
-        await_local(&mut self.node, host.index, vec![GATEWAY_V6], name)
+        await_local(&mut self.node, host.index, vec![GATEWAY_V6], name)?;
+        Ok(true)
     }
 
     /// Until both sides take packets for their IPv6 addresses.
@@ -245,6 +262,16 @@ impl Worker {
         let host = host.ok_or_else(|| vanished(name))?;
         if host.is_operational { Ok(()) } else { await_carrier(&mut self.node, name) }
     }
+}
+
+/// What the link's host side lacks, and the pod's needs nothing of.
+fn is_of_the_node(drift: &Drift) -> bool {
+    matches!(
+        drift,
+        Drift::AddressMissing(Side::Host, _)
+            | Drift::RouteMissing(Side::Host, _)
+            | Drift::NeighbourMissing(Side::Host, _)
+    )
 }
 
 /// Whom the host side knows by permanent entries: the pod's own addresses, its

@@ -1,6 +1,7 @@
 //! The dataplane as its users see it.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use flock_core::dataplane::{
     AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
     NodeWanted, Stray,
 };
+use futures_util::future::try_join_all;
 use ipnet::IpNet;
 use tokio::sync::Mutex;
 
@@ -20,6 +22,9 @@ use crate::worker::{Worker, Workers};
 
 /// Two of them use both processors of a small node; the kernel's own lock lets no more in.
 const ATTACHING_THREADS: usize = 2;
+
+/// Fewer are not worth another listing of the whole node.
+const PART_OF_A_CHECK: usize = 64;
 
 /// Kernel state by rtnetlink, in the network namespace of the thread that made it.
 #[derive(Debug)]
@@ -62,6 +67,13 @@ impl NetlinkDataplane {
     }
 }
 
+impl NetlinkDataplane {
+    /// The address that the node talks to pods from over IPv4 where it has none of its own.
+    fn source(&self) -> Option<Ipv4Addr> {
+        self.has_no_ipv4.load(Ordering::Relaxed).then_some(GATEWAY_V4)
+    }
+}
+
 #[async_trait]
 impl Dataplane for NetlinkDataplane {
     async fn prepare(&self) -> Result<NodeFacts, DataplaneError> {
@@ -76,9 +88,13 @@ impl Dataplane for NetlinkDataplane {
     }
 
     async fn attach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
-        let attachment = attachment.clone();
-        let source = self.has_no_ipv4.load(Ordering::Relaxed).then_some(GATEWAY_V4);
+        let (attachment, source) = (attachment.clone(), self.source());
         self.workers.run(move |worker| worker.attach(&attachment, source)).await
+    }
+
+    async fn mend(&self, attachment: &Attachment, drifts: &[Drift]) -> Result<(), DataplaneError> {
+        let (attachment, drifts, source) = (attachment.clone(), drifts.to_vec(), self.source());
+        self.workers.run(move |worker| worker.mend(&attachment, &drifts, source)).await
     }
 
     async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
@@ -105,8 +121,13 @@ impl Dataplane for NetlinkDataplane {
     }
 
     async fn check(&self, attachments: &[Attachment]) -> Result<Vec<Vec<Drift>>, DataplaneError> {
-        let attachments = attachments.to_vec();
-        self.workers.run(move |worker| worker.check(&attachments)).await
+        // Most of it is to look into the pods' namespaces: every thread takes a part.
+        let part = attachments.len().div_ceil(ATTACHING_THREADS).max(PART_OF_A_CHECK);
+        let parts = attachments.chunks(part).map(|part| {
+            let part = part.to_vec();
+            self.workers.run(move |worker| worker.check(&part))
+        });
+        Ok(try_join_all(parts).await?.concat())
     }
 
     async fn list(&self) -> Result<Vec<FoundLink>, DataplaneError> {

@@ -34,7 +34,7 @@ impl Handler {
         let (out_of_reach, others): (Vec<_>, Vec<_>) =
             drifts.iter().partition(|drift| is_out_of_reach(drift));
         let found = in_a_line(&others);
-        match self.backends.dataplane.attach(record).await {
+        match self.backends.dataplane.mend(record, drifts).await {
             Ok(()) => Mending::Mended { found },
             Err(DataplaneError::NotANamespace { .. } | DataplaneError::NamespaceChanged { .. })
                 if !out_of_reach.is_empty() =>

@@ -82,6 +82,10 @@ impl<T: Dataplane + ?Sized> Dataplane for Metered<T> {
         self.measure(Step::Kernel, self.inner.attach(attachment)).await
     }
 
+    async fn mend(&self, attachment: &Attachment, drifts: &[Drift]) -> Result<(), DataplaneError> {
+        self.measure(Step::Kernel, self.inner.mend(attachment, drifts)).await
+    }
+
     async fn detach(&self, attachment: &Attachment) -> Result<(), DataplaneError> {
         self.measure(Step::Kernel, self.inner.detach(attachment)).await
     }
