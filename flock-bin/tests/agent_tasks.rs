@@ -28,7 +28,7 @@ spec: {cidr6: 2001:db8:1::/64, bgp: {asn: 64512}}
 /// and tells how it has ended.
 async fn end_of_an_agent(break_one: impl FnOnce(Backends) -> Backends + Send) -> AgentError {
     let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("node.yaml");
+    let [config, run] = ["node.yaml", "run"].map(|name| folder.path().join(name));
     std::fs::write(&config, NODE_CONFIG).unwrap();
     let options = [
         "flock-agent".as_ref(),
@@ -37,7 +37,7 @@ async fn end_of_an_agent(break_one: impl FnOnce(Backends) -> Backends + Send) ->
         "--node-config".as_ref(),
         config.as_os_str(),
         "--run-dir".as_ref(),
-        folder.path().as_os_str(),
+        run.as_os_str(),
     ];
     let options = Options::read(options, &ThisMachine).unwrap();
     let in_memory = |backends| Backends { dataplane: Arc::new(MemoryDataplane::new()), ..backends };
