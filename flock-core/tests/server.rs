@@ -543,7 +543,9 @@ mod limits {
     /// A garbage collection on a full node has some 200 KB.
     #[tokio::test]
     async fn large_requests_at_work_keep_no_large_one_waiting() {
-        let mut lab = Lab::new();
+        // All of them come at once, and none is to make room for another while it is read.
+        let limits = Limits { large_waiting: 64, read: GENEROUS, drain: GENEROUS, ..Limits::default() };
+        let mut lab = Lab::with(limits);
         let at_work: Vec<_> = (0..32).map(|_| lab.send(large("wait", 100_000))).collect();
         for _ in &at_work {
             assert_eq!(lab.started.recv().await.unwrap(), "wait");
