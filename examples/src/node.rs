@@ -113,13 +113,18 @@ impl Node {
     /// A node on no link, for what one node shows. `spec` is that of its NodeConfig. It is
     /// not started.
     pub fn alone(name: &str, spec: &Value) -> Result<Self> {
+        Self::alone_in(&Path::new(DIR).join(name), name, spec)
+    }
+
+    /// The same with its files in `dir`, which may be on a disk.
+    pub fn alone_in(dir: &Path, name: &str, spec: &Value) -> Result<Self> {
         let config = json!({
             "apiVersion": "flock.fritzlab.net/v1alpha1",
             "kind": "NodeConfig",
             "metadata": {"name": name},
             "spec": spec,
         });
-        Self::create(Netns::create(name)?, &Path::new(DIR).join(name), &config)
+        Self::create(Netns::create(name)?, dir, &config)
     }
 
     /// What it is called.

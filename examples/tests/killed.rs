@@ -25,6 +25,7 @@ use flock_examples::runtime::{Caller, Container};
 use flock_examples::snapshot::Snapshot;
 use flock_examples::{LabError, Result, programs, sandbox};
 use serde_json::json;
+use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -60,15 +61,34 @@ struct Lab {
     made: usize,
 }
 
+/// Where a node has its files. In memory nothing is synced, on a disk everything is, by threads
+/// of its own.
+#[derive(Clone, Copy)]
+enum Medium {
+    Memory,
+    Disk,
+}
+
+/// Survives a reboot, says the Filesystem Hierarchy Standard, so it is no tmpfs.
+const ON_DISK: &str = "/var/tmp";
+
 impl Lab {
-    fn build(name: &str, [cidr4, cidr6]: [&str; 2], announcer: &'static str) -> Result<Self> {
+    fn build(
+        name: &str,
+        [cidr4, cidr6]: [&str; 2],
+        announcer: &'static str,
+        disk: Option<&Path>,
+    ) -> Result<Self> {
         let peers = json!([{"name": "tor", "address": "2001:db8:ffff::1", "asn": 64500}]);
         let spec = json!({
             "cidr4": cidr4,
             "cidr6": cidr6,
             "bgp": {"asn": 64501, "routerId": "192.0.2.1", "peers": peers},
         });
-        let mut node = Node::alone(name, &spec)?;
+        let mut node = match disk {
+            None => Node::alone(name, &spec)?,
+            Some(disk) => Node::alone_in(&disk.join(name), name, &spec)?,
+        };
         node.start_agent_as(command(&node, &programs::agent()?, announcer))?;
         if announcer == "bird" {
             node.start_bird()?;
@@ -213,11 +233,18 @@ fn command(node: &Node, agent: &Path, announcer: &str) -> std::process::Command 
 fn die_everywhere<S: Scene>(
     scene: &S,
     announcer: &'static str,
+    medium: Medium,
     wanted: fn(&str) -> bool,
 ) -> Result<BTreeSet<String>> {
     let nodes = if announcer == "bird" { 1 } else { NODES };
+    let disk = match medium {
+        Medium::Memory => None,
+        Medium::Disk => Some(tempfile::tempdir_in(ON_DISK).unwrap()),
+    };
     let mut labs = (0..nodes)
-        .map(|index| Lab::build(&format!("n{index}"), S::PREFIXES, announcer))
+        .map(|index| {
+            Lab::build(&format!("n{index}"), S::PREFIXES, announcer, disk.as_ref().map(TempDir::path))
+        })
         .collect::<Result<Vec<_>>>()?;
     let (_, survived) = round(scene, &mut labs[0], None)?;
     assert!(survived.len() >= 10, "too few moments to be true: {survived:?}");
@@ -291,6 +318,7 @@ fn covers(died: &BTreeSet<String>, calls: &[&str], steps: &[impl std::fmt::Displ
 }
 
 const OF_PUT: [&str; 3] = ["the new file is made", "the new file is written", "the new file is in place"];
+const OF_SYNC: [&str; 2] = ["the new file is synced", "the directory is synced"];
 const NO_STEPS: &[&str] = &[];
 const ANNOUNCING: [&str; 3] = ["store.list", "dataplane.set_anycast", "announcer.sync"];
 
@@ -315,16 +343,28 @@ impl Scene for Adding {
     }
 }
 
+fn anywhere_in_add(medium: Medium) -> Result<BTreeSet<String>> {
+    let died = die_everywhere(&Adding, "none", medium, |_| true)?;
+    let calls =
+        ["dataplane.identify", "store.get", "pods.pod", "ipam.allocate", "store.put", "dataplane.attach"];
+    covers(&died, &calls, &OF_PUT);
+    // The record is written a second time, as committed.
+    covers(&died, &["store.put (2)"], &OF_PUT.map(|step| format!("{step} (2)")));
+    covers(&died, &ANNOUNCING, NO_STEPS);
+    Ok(died)
+}
+
 #[test]
 fn an_agent_killed_anywhere_in_add_leaves_nothing() -> Result<()> {
     sandbox::within("an_agent_killed_anywhere_in_add_leaves_nothing", |_| {
-        let died = die_everywhere(&Adding, "none", |_| true)?;
-        let calls =
-            ["dataplane.identify", "store.get", "pods.pod", "ipam.allocate", "store.put", "dataplane.attach"];
-        covers(&died, &calls, &OF_PUT);
-        // The record is written a second time, as committed.
-        covers(&died, &["store.put (2)"], &OF_PUT.map(|step| format!("{step} (2)")));
-        covers(&died, &ANNOUNCING, NO_STEPS);
+        anywhere_in_add(Medium::Memory).map(drop)
+    })
+}
+
+#[test]
+fn an_agent_on_a_disk_killed_anywhere_in_add_leaves_nothing() -> Result<()> {
+    sandbox::within("an_agent_on_a_disk_killed_anywhere_in_add_leaves_nothing", |_| {
+        covers(&anywhere_in_add(Medium::Disk)?, &[], &OF_SYNC);
         Ok(())
     })
 }
@@ -357,15 +397,27 @@ impl Scene for Deleting {
     }
 }
 
+fn anywhere_in_del(medium: Medium) -> Result<BTreeSet<String>> {
+    let died = die_everywhere(&Deleting, "none", medium, |_| true)?;
+    let of_del = ["store.get", "store.put", "dataplane.detach"];
+    let of_reaper = ["dataplane.reap", "store.delete", "ipam.release"];
+    covers(&died, &of_del, &OF_PUT);
+    covers(&died, &of_reaper, &["the file is removed"]);
+    covers(&died, &ANNOUNCING, NO_STEPS);
+    Ok(died)
+}
+
 #[test]
 fn an_agent_killed_anywhere_in_del_leaves_nothing() -> Result<()> {
     sandbox::within("an_agent_killed_anywhere_in_del_leaves_nothing", |_| {
-        let died = die_everywhere(&Deleting, "none", |_| true)?;
-        let of_del = ["store.get", "store.put", "dataplane.detach"];
-        let of_reaper = ["dataplane.reap", "store.delete", "ipam.release"];
-        covers(&died, &of_del, &OF_PUT);
-        covers(&died, &of_reaper, &["the file is removed"]);
-        covers(&died, &ANNOUNCING, NO_STEPS);
+        anywhere_in_del(Medium::Memory).map(drop)
+    })
+}
+
+#[test]
+fn an_agent_on_a_disk_killed_anywhere_in_del_leaves_nothing() -> Result<()> {
+    sandbox::within("an_agent_on_a_disk_killed_anywhere_in_del_leaves_nothing", |_| {
+        covers(&anywhere_in_del(Medium::Disk)?, &[], &OF_SYNC);
         Ok(())
     })
 }
@@ -468,7 +520,7 @@ fn mark(attachments: &Path, container: &Container, state: AttachmentState) {
 #[test]
 fn an_agent_killed_anywhere_in_its_start_leaves_nothing_and_keeps_what_runs() -> Result<()> {
     sandbox::within("an_agent_killed_anywhere_in_its_start_leaves_nothing_and_keeps_what_runs", |_| {
-        let died = die_everywhere(&Starting, "none", |_| true)?;
+        let died = die_everywhere(&Starting, "none", Medium::Memory, |_| true)?;
         let calls = [
             "dataplane.prepare",
             "ipam.configure",
@@ -492,7 +544,7 @@ fn an_agent_killed_anywhere_in_its_start_leaves_nothing_and_keeps_what_runs() ->
 fn an_agent_killed_while_it_announces_leaves_no_announcement() -> Result<()> {
     sandbox::within("an_agent_killed_while_it_announces_leaves_no_announcement", |_| {
         let announcing = |moment: &str| ANNOUNCING.iter().any(|call| moment.contains(call));
-        let died = die_everywhere(&Adding, "bird", announcing)?;
+        let died = die_everywhere(&Adding, "bird", Medium::Memory, announcing)?;
         covers(&died, &ANNOUNCING, NO_STEPS);
         Ok(())
     })
