@@ -43,9 +43,9 @@ impl Handler {
     ///
     /// A disturbance is undone after some milliseconds, in which others of the same
     /// origin are gathered. Where they don't end, there are three looks in a second at most.
-    /// Attachments are mended two at a time, beside further looks. What is being worked on is looked at afterwards; what can't be mended is said
-    /// once and tried again, less and less often. Pods' traffic is untouched, beside that
-    /// of what was disturbed.
+    /// Attachments are mended two at a time, beside further looks. What is being worked on is
+    /// looked at afterwards; what can't be mended is said once and tried again, less and less
+    /// often. Pods' traffic is untouched, beside that of what was disturbed.
     pub async fn run_keeper(
         &self,
         repaired: impl Fn(Repaired) + Send + Sync,
