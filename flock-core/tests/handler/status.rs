@@ -52,6 +52,15 @@ async fn an_exhausted_prefix_is_named_with_its_numbers() {
     node.add(1, &[]).await.unwrap();
     assert_eq!(asked(&node).await, Ok(()));
     node.add(2, &[]).await.unwrap();
+    let in_use: Vec<_> = node
+        .handler
+        .usage()
+        .await
+        .unwrap()
+        .iter()
+        .map(|usage| (usage.prefix.to_string(), usage.in_use))
+        .collect();
+    assert_eq!(in_use, [("2001:db8:1::/124".to_owned(), 2), ("10.0.1.0/30".to_owned(), 2)]);
     let full = "10.0.1.0/30 is exhausted: 2 addresses in all, 2 in use, 0 resting after release; \
                 delete pods on this node, wait for resting addresses, or give the node a larger prefix";
     assert_eq!(asked(&node).await, Err((Code::NOT_AVAILABLE, full.to_owned())));
