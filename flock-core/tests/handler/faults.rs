@@ -166,7 +166,10 @@ impl<T: Ipam> Ipam for Faulty<T> {
     }
 
     async fn usage(&self) -> Result<Vec<Usage>, IpamError> {
-        self.faults.after(self.inner.usage()).await
+        if self.faults.fails("ipam.usage") {
+            return Err(IpamError::Backend(INJECTED.into()));
+        }
+        self.inner.usage().await
     }
 
     async fn leases(&self) -> Result<Vec<Lease>, IpamError> {

@@ -103,6 +103,16 @@ async fn announcements_that_are_not_up_to_date_limit_pods() {
     assert_eq!(asked(&node).await, Ok(()));
 }
 
+/// Whatever went wrong: a runtime takes this code, and no other, for a node without a network.
+#[tokio::test]
+async fn a_node_of_which_nothing_can_be_told_is_not_ready() {
+    let faults = Faults::failing([]);
+    let node = World::new().node(faults.clone());
+    node.recover().await.unwrap();
+    faults.fail_later(0);
+    assert_eq!(asked(&node).await.unwrap_err().0, Code::NOT_AVAILABLE);
+}
+
 /// Both are said, and the graver code wins.
 #[test]
 fn a_limit_is_graver_than_exhaustion() {
