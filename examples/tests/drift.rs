@@ -188,6 +188,13 @@ fn what_something_else_takes_away_is_back_within_a_second() -> Result<()> {
     })
 }
 
+/// How many changes others make in the flood.
+const FOREIGN: u32 = 80_000;
+
+/// What the agent may take to hear of a change and to pass it over, without optimisation on a busy
+/// machine. A look at the node takes some hundred times as long.
+const PASSED_OVER: Duration = Duration::from_micros(20);
+
 /// Changes of others as fast as `ip` makes them, and something that removes a route of ours
 /// whenever it is there: the agent has little to do with either.
 #[test]
@@ -199,7 +206,7 @@ fn neither_a_flood_nor_a_fight_keeps_the_agent_busy() -> Result<()> {
 
         let foreign = node.files().run.join("foreign");
         let mut changes = String::new();
-        for number in 0..20_000 {
+        for number in 0..FOREIGN / 4 {
             let prefix = format!("blackhole 172.16.{}.{}/32", number / 250, number % 250);
             writeln!(changes, "route add {prefix}\nroute del {prefix}").unwrap();
         }
@@ -210,9 +217,10 @@ fn neither_a_flood_nor_a_fight_keeps_the_agent_busy() -> Result<()> {
             }
             Ok(())
         })?;
-        println!("a flood: {flood}");
+        let each = flood.used / FOREIGN;
+        println!("a flood: {flood}, {each:.1?} for each change");
         assert_eq!(counted(&node)?, (0, 0));
-        assert!(flood.share() < 0.25, "{flood}");
+        assert!(each < PASSED_OVER, "{flood}, {each:.1?} for each change");
 
         let removal = format!("ip route flush {}", web.addresses[1]);
         let fight = busy(&mut node, |node| {
