@@ -221,6 +221,16 @@ pub(crate) struct Bird {
     client: Client,
 }
 
+/// Milliseconds of the day. BIRD reckons them anew each time, and may be off by one of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Since(i64);
+
+impl PartialEq for Since {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0 - other.0).abs() < 50
+    }
+}
+
 impl Bird {
     /// Starts `bird -c config`; its socket has the file's name with another extension.
     pub(crate) fn start(namespace: &Namespace, config: &Path, options: &[&str]) -> Self {
@@ -256,9 +266,11 @@ impl Bird {
     }
 
     /// Since when the protocol is in its state.
-    pub(crate) async fn since(&self, protocol: &str) -> String {
+    pub(crate) async fn since(&self, protocol: &str) -> Since {
         let row = self.row(protocol).await.expect("the protocol exists");
-        row.get(4).expect("a time").clone()
+        let time = row.get(4).expect("a time");
+        let units = time.split([':', '.']).map(|unit| unit.parse::<i64>().expect("hh:mm:ss.ms"));
+        Since(units.zip([3_600_000, 60_000, 1_000, 1]).map(|(unit, worth)| unit * worth).sum())
     }
 
     async fn row(&self, protocol: &str) -> Option<Vec<String>> {
