@@ -28,6 +28,14 @@ mod reply;
 
 pub use reply::{Code, Limits, Line, Reply, ReplyError, ReplyParser};
 
+/// The reply that `text` holds, for tests.
+#[cfg(test)]
+pub(crate) fn reply(text: &str) -> Reply {
+    let mut parser = ReplyParser::new();
+    parser.push(text.as_bytes());
+    parser.next_reply().unwrap().unwrap()
+}
+
 /// The longest command that BIRD reads, in bytes.
 const MAX_COMMAND: usize = 4_000;
 

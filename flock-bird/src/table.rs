@@ -73,13 +73,7 @@ fn rows(reply: &Reply, code: Code) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::ReplyParser;
-
-    fn reply(text: &str) -> Reply {
-        let mut parser = ReplyParser::new();
-        parser.push(text.as_bytes());
-        parser.next_reply().unwrap().unwrap()
-    }
+    use crate::control::reply;
 
     #[test]
     fn routes_are_the_first_words_of_their_rows() {

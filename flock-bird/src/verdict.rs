@@ -45,13 +45,7 @@ fn refused_or_unexpected(command: &str, reply: &Reply) -> AnnounceError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::ReplyParser;
-
-    fn reply(text: &str) -> Reply {
-        let mut parser = ReplyParser::new();
-        parser.push(text.as_bytes());
-        parser.next_reply().unwrap().unwrap()
-    }
+    use crate::control::reply;
 
     fn both(text: &str) -> [Result<(), AnnounceError>; 2] {
         [of_check(&reply(text)), of_configure(&reply(text), Path::new("/run/flock/bird.ctl"))]

@@ -30,8 +30,8 @@
 //! ```
 //!
 //! Whoever has the lock after the agent read the queue finds the agent listening, and the
-//! agent itself its handler, so that nothing is queued behind its back. The kernel lets go of the lock however its
-//! holder ends, and nobody holds it while waiting for the other side.
+//! agent itself its handler, so that nothing is queued behind its back. The kernel lets go of the
+//! lock however its holder ends, and nobody holds it while waiting for the other side.
 //!
 //! ```
 //! # let run = tempfile::tempdir()?;

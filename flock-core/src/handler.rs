@@ -132,9 +132,11 @@ impl Settings {
 /// Carries out the verbs. Cheap to share behind an `Arc`.
 ///
 /// [`recover`](Self::recover) comes first, once, and [`replay`](Self::replay) of what was
-/// queued where that is done, beside which there may be [`del`](Self::del) already; then [`add`](Self::add),
-/// [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and [`status`](Self::status) in any order and concurrency, with [`run_reaper`](Self::run_reaper) and
-/// [`run_collector`](Self::run_collector) and [`run_keeper`](Self::run_keeper) going on beside them.
+/// queued where that is done, beside which there may be [`del`](Self::del) already; then
+/// [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and
+/// [`status`](Self::status) in any order and concurrency, with [`run_reaper`](Self::run_reaper),
+/// [`run_collector`](Self::run_collector) and [`run_keeper`](Self::run_keeper) going on beside
+/// them.
 pub struct Handler {
     backends: Backends,
     settings: Settings,

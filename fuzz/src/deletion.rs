@@ -4,14 +4,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::time::Duration;
 
 use flock_core::client::Deadline;
 use flock_core::deletions::{DeletionQueue, QueuedDeletion, Waiting};
 use tempfile::TempDir;
 
-use crate::files::{assert_set_aside, must, named, temporary};
+use crate::files::{assert_passed_over, assert_set_aside, must, named, temporary};
 
 thread_local! {
     static PARENT: TempDir = temporary();
@@ -41,13 +40,7 @@ fn file(queue: &DeletionQueue, name: &OsStr, content: &[u8]) {
             assert_eq!(file.path, path);
             assert_set_aside(&path, content, &file.kept_as, [&file.reason, file]);
         }
-        ([], []) if name.as_bytes().ends_with(b".json.tmp") => {
-            assert!(!path.exists(), "unfinished, and kept");
-        }
-        ([], []) => {
-            assert!(!name.as_bytes().ends_with(b".json"), "neither read nor set aside");
-            assert_eq!(must(fs::read(&path)), content, "a foreign file was changed");
-        }
+        ([], []) => assert_passed_over(&path, content),
         more => panic!("from one file: {more:?}"),
     }
 }

@@ -34,6 +34,17 @@ pub(crate) fn assert_set_aside(path: &Path, content: &[u8], kept_as: &Path, told
     assert_eq!(kept_as.parent(), path.parent(), "it left the directory");
 }
 
+/// What gives nothing and is not set aside was never finished, or is none of Flock's files.
+pub(crate) fn assert_passed_over(path: &Path, content: &[u8]) {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    if name.ends_with(b".json.tmp") {
+        assert!(!path.exists(), "unfinished, and kept");
+    } else {
+        assert!(!name.ends_with(b".json"), "neither read nor set aside");
+        assert_eq!(must(fs::read(path)), content, "a foreign file was changed");
+    }
+}
+
 #[track_caller]
 pub(crate) fn must<T, E: Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))

@@ -4,7 +4,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use flock_core::attachment::Attachment;
@@ -12,7 +11,7 @@ use flock_core::store::{FileStore, SetAside, Store as _};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::files::{assert_set_aside, must, named, temporary};
+use crate::files::{assert_passed_over, assert_set_aside, must, named, temporary};
 
 thread_local! {
     static LAB: Lab = Lab::new();
@@ -48,13 +47,7 @@ impl Lab {
                 assert_eq!(file.path, path);
                 assert_set_aside(&path, content, &file.kept_as, [&file.reason, file]);
             }
-            ([], []) if name.as_bytes().ends_with(b".json.tmp") => {
-                assert!(!path.exists(), "unfinished, and kept");
-            }
-            ([], []) => {
-                assert!(!name.as_bytes().ends_with(b".json"), "neither loaded nor set aside");
-                assert_eq!(must(fs::read(&path)), content, "a foreign file was changed");
-            }
+            ([], []) => assert_passed_over(&path, content),
             more => panic!("from one file: {more:?}"),
         }
         must(fs::remove_dir_all(&directory));
