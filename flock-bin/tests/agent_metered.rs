@@ -201,7 +201,7 @@ mod announcer {
 mod pods {
     use flock_core::name::PodKey;
     use flock_core::pods::conformance::PodsHarness;
-    use flock_core::pods::{PodInfo, PodSource};
+    use flock_core::pods::{PodInfo, PodSource, PodState};
 
     use super::*;
 
@@ -232,8 +232,8 @@ mod pods {
             self.pods.remove(key);
         }
 
-        async fn set_ready(&self, key: &PodKey, ready: bool) {
-            self.pods.set_ready(key, ready);
+        async fn terminate(&self, key: &PodKey) {
+            self.pods.set_state(key, PodState::Terminating);
         }
     }
 

@@ -18,7 +18,7 @@
 //! | [`store::Store`] | records that survive death at any instruction | [`store::MemoryStore`], [`store::FileStore`] | |
 //! | [`dataplane::Dataplane`] | links and routes, idempotent | [`dataplane::MemoryDataplane`] | flock-netlink |
 //! | [`announcer::RouteAnnouncer`] | the announced set equals the wanted set | [`announcer::MemoryAnnouncer`] | flock-bird |
-//! | [`pods::PodSource`] | annotations of pods, and their changes | [`pods::FixedPods`], [`pods::PodDirectory`] | |
+//! | [`pods::PodSource`] | annotations of pods, whether they are ready, and each change of that | [`pods::FixedPods`], [`pods::PodDirectory`] | |
 //!
 //! # A node in memory
 //!

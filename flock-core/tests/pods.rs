@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use flock_core::name::PodKey;
 use flock_core::pods::conformance::PodsHarness;
-use flock_core::pods::{FixedPods, PodDirectory, PodError, PodInfo, PodRef, PodSource};
+use flock_core::pods::{FixedPods, PodChange, PodDirectory, PodError, PodInfo, PodRef, PodSource, PodState};
 use flock_core::retry::Retry;
 use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
@@ -34,8 +34,8 @@ mod fixed {
             self.0.remove(key);
         }
 
-        async fn set_ready(&self, key: &PodKey, ready: bool) {
-            self.0.set_ready(key, ready);
+        async fn terminate(&self, key: &PodKey) {
+            self.0.set_state(key, PodState::Terminating);
         }
     }
 
@@ -53,14 +53,13 @@ mod fixed {
     }
 
     #[tokio::test]
-    async fn another_uid_makes_the_old_pod_gone() {
+    async fn changes_end_with_the_pods() {
         let pods = FixedPods::new();
-        let mut changes = pods.changes();
-        pods.insert(web().key, PodInfo { uid: Some("1".to_owned()), ..PodInfo::default() });
-        pods.insert(web().key, PodInfo { uid: Some("2".to_owned()), ..PodInfo::default() });
+        pods.insert(web().key, PodInfo::default());
+        let changes = pods.changes();
         drop(pods);
-        let told: Vec<_> = changes.by_ref().collect().await;
-        assert_eq!(told, [flock_core::pods::PodChange::Gone(web().key)]);
+        let told: Vec<_> = changes.collect().await;
+        assert_eq!(told, [PodChange { pod: web().key, uid: None, state: PodState::Ready }]);
     }
 }
 
@@ -95,6 +94,7 @@ mod directory {
                     "uid": info.uid,
                     "annotations": info.annotations,
                 },
+                "status": status(info.state == PodState::Ready),
             });
             let name = format!("{}_{}.json", key.namespace(), key.name());
             fs::write(self.directory.path().join(name), manifest.to_string()).unwrap();
@@ -104,13 +104,14 @@ mod directory {
             let name = format!("{}_{}.json", key.namespace(), key.name());
             fs::remove_file(self.directory.path().join(name)).unwrap();
         }
-
-        async fn set_ready(&self, key: &PodKey, ready: bool) {
-            unreachable!("files have no readiness: {key} {ready}");
-        }
     }
 
     flock_core::pods_conformance!(lookup: Harness::new());
+
+    fn status(ready: bool) -> serde_json::Value {
+        let status = if ready { "True" } else { "False" };
+        serde_json::json!({"conditions": [{"type": "Ready", "status": status}]})
+    }
 
     const WEB: &str = "
 apiVersion: v1
@@ -182,6 +183,39 @@ spec:
     }
 
     #[tokio::test]
+    async fn the_state_is_read_as_kubectl_writes_it() {
+        let terminating = "name: web\n  deletionTimestamp: \"2001-02-03T04:05:06Z\"\n";
+        let conditions = |ready| {
+            format!(
+                "status:\n  conditions:\n  - {{type: Initialized, status: \"True\"}}\n  \
+                 - {{lastProbeTime: null, status: \"{ready}\", type: Ready}}\n  phase: Running\n"
+            )
+        };
+        for (text, expected) in [
+            (WEB.to_owned(), PodState::Ready),
+            (format!("{WEB}status:\n"), PodState::Ready),
+            (format!("{WEB}status: {{}}\n"), PodState::Ready),
+            (format!("{WEB}status: {{phase: Pending}}\n"), PodState::NotReady),
+            (format!("{WEB}status: {{conditions: null}}\n"), PodState::NotReady),
+            (format!("{WEB}{}", conditions("True")), PodState::Ready),
+            (format!("{WEB}{}", conditions("False")), PodState::NotReady),
+            (format!("{WEB}{}", conditions("Unknown")), PodState::NotReady),
+            (WEB.replace("name: web\n", terminating), PodState::Terminating),
+            (
+                format!("{}{}", WEB.replace("name: web\n", terminating), conditions("True")),
+                PodState::Terminating,
+            ),
+            (WEB.replace("name: web\n", "name: web\n  deletionTimestamp: null\n"), PodState::Ready),
+        ] {
+            let (_directory, pods) = files(&[("web.yaml", &text)]);
+            assert_eq!(ask(&pods).await.unwrap().state, expected, "{text}");
+            let list = format!("kind: PodList\nitems:\n- {}\n", text.trim().replace('\n', "\n  "));
+            let (_directory, pods) = files(&[("web.yaml", &list)]);
+            assert_eq!(ask(&pods).await.unwrap().state, expected, "{list}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_no_manifest_is_not_looked_at() {
         let (directory, pods) =
             files(&[("notes.txt", "{"), (".web.yaml", "{"), ("web.yaml~", "{"), ("web.yaml", WEB)]);
@@ -210,6 +244,7 @@ spec:
             ("metadata: {name: web}", "is not a Kubernetes object: missing field `kind`"),
             ("kind: Pod\nmetadata: {}", "has a Pod with wrong metadata: missing field `name`"),
             ("kind: Pod", "has a Pod with wrong metadata: "),
+            ("kind: Pod\nmetadata: {name: web}\nstatus: Running", "has a Pod \"web\" with a wrong status: "),
             ("kind: PodList\nitems: [1]", "has a PodList with a wrong item: "),
             (
                 "kind: Pod\nmetadata: {name: web, annotations: {flock.fritzlab.net/ipv4: false}}",

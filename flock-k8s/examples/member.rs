@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use flock_core::annotations::Annotations;
 use flock_core::name::NodeName;
-use flock_core::pods::{PodChange, PodRef, PodSource};
+use flock_core::pods::{PodRef, PodSource, PodState};
 use flock_k8s::events::{Event, Severity};
 use flock_k8s::node_config::{NodeConfigState, Status};
 use flock_k8s::{Cluster, Readiness};
@@ -44,8 +44,8 @@ async fn main() -> Result<(), Failure> {
             }
             change = changes.next() => {
                 say(format_args!("{change:?}"))?;
-                let Some(PodChange::Ready(key, _)) = change else { continue };
-                let wanted = PodRef { key, uid: None };
+                let Some(change) = change.filter(|change| change.state != PodState::Terminating) else { continue };
+                let wanted = PodRef { key: change.pod, uid: change.uid };
                 let Ok(pod) = pods.pod(&wanted, std::time::Instant::now()).await else { continue };
                 if let Err(error) = Annotations::parse(&pod.annotations) {
                     let event = Event { severity: Severity::Warning, reason: "InvalidAnnotation", message: error.to_string() };

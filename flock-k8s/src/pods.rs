@@ -20,21 +20,21 @@ use crate::watch::{self, Link, Scope, WatchHealth};
 /// A [`PodSource`] that watches the pods of one node. Made by
 /// [`Cluster::pods`](crate::Cluster::pods).
 ///
-/// - Of each pod it holds the UID, the annotations that are kept, and whether it is ready or
-///   terminating. Pods on the host's network never come to a network plugin and are left out.
+/// - Of each pod it holds the UID, the annotations that are kept, and its state. Pods
+///   on the host's network never come to a network plugin and are left out.
 /// - A request for a pod that is not there yet is woken by its arrival; the API server is not
 ///   asked for it.
 /// - A static pod, which the runtime knows by a UID that the kubelet gave it, is answered from
-///   the object that mirrors it.
+///   the object that mirrors it, and its changes are told with that UID.
 /// - While the API server is away, pods that are known are answered, also a long time later.
 ///   A request for another one waits for both until its deadline, and its error says since
 ///   when the API server is away and what it said last.
-/// - A pod is [`Gone`](PodChange::Gone) when it begins to terminate. It is still answered
-///   until it is deleted: a sandbox of it may be made for the last time.
+/// - A pod is [`Terminating`](flock_core::pods::PodState::Terminating) from its deletion timestamp
+///   on. It is still answered until it is deleted: a sandbox of it may be made for the last time.
 /// - After a time without the API server, readers are told of the differences: of pods that
-///   are missing that they are gone. A change that was taken back meanwhile is not told.
-/// - The first list counts as a change too: readers that were there before it are told
-///   which pods are ready.
+///   are missing that they are terminating. A change that was taken back meanwhile is not told.
+/// - The first list counts as a change too: readers that were there before it are told the
+///   pods when they are listed.
 #[derive(Debug)]
 pub struct KubePods {
     node: NodeName,

@@ -7,7 +7,7 @@ use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 
-/// Every pod is one without annotations.
+/// Every pod is one without annotations, and ready; no change is ever told.
 #[derive(Debug)]
 pub(super) struct PlainPods;
 

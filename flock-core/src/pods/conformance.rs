@@ -7,7 +7,7 @@
 //! use async_trait::async_trait;
 //! use flock_core::name::PodKey;
 //! use flock_core::pods::conformance::PodsHarness;
-//! use flock_core::pods::{FixedPods, PodInfo, PodSource};
+//! use flock_core::pods::{FixedPods, PodInfo, PodSource, PodState};
 //!
 //! #[derive(Default)]
 //! struct Harness(FixedPods);
@@ -26,8 +26,8 @@
 //!         self.0.remove(key);
 //!     }
 //!
-//!     async fn set_ready(&self, key: &PodKey, ready: bool) {
-//!         self.0.set_ready(key, ready);
+//!     async fn terminate(&self, key: &PodKey) {
+//!         self.0.set_state(key, PodState::Terminating);
 //!     }
 //! }
 //!
@@ -35,6 +35,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "these are tests, they fail by panicking")]
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,7 @@ use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 
-use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
+use super::{PodChange, PodError, PodInfo, PodRef, PodSource, PodState};
 use crate::name::PodKey;
 use crate::retry::Retry;
 
@@ -52,24 +53,28 @@ pub trait PodsHarness: Send + Sync {
     /// The backend, which knows no pod yet.
     fn source(&self) -> &dyn PodSource;
 
-    /// Makes a pod that is not ready, or changes the one that is there. Another UID
-    /// makes another pod in place of the one that is there.
+    /// Makes a pod that is as `info` says, its state too, or changes the one that is
+    /// there. Another UID makes another pod in place of the one that is there. Never
+    /// called with a pod that is terminating.
     async fn apply(&self, key: &PodKey, info: &PodInfo);
 
     /// Deletes a pod.
     async fn remove(&self, key: &PodKey);
 
-    /// Makes a pod ready or not. Only called by the cases about changes.
-    async fn set_ready(&self, key: &PodKey, ready: bool);
+    /// Begins to delete a pod. A source that sees a pod only while it is not being
+    /// deleted loses it at once, which is the default.
+    async fn terminate(&self, key: &PodKey) {
+        self.remove(key).await;
+    }
 }
 
 /// Makes one `#[tokio::test]` of each case of [`pods::conformance`](crate::pods::conformance).
 ///
 /// Takes an expression for a [`PodsHarness`](crate::pods::conformance::PodsHarness),
-/// which is evaluated anew in each test. After `lookup:`, for a source that counts a
-/// pod that is not there as one without annotations and tells no changes, only the
-/// cases about finding a pod that is there are run. The crate that uses it needs
-/// tokio with `macros` and `rt`.
+/// which is evaluated anew in each test. A source that counts a pod that is not there as
+/// one without annotations takes only the cases about finding a pod that is there, by
+/// `lookup:` before the expression, and, if it tells changes, those by `changes:`. The
+/// crate that uses it needs tokio with `macros` and `rt`.
 #[macro_export]
 macro_rules! pods_conformance {
     (@cases $harness:expr; $($case:ident)*) => {
@@ -89,16 +94,26 @@ macro_rules! pods_conformance {
             an_older_pod_of_the_same_name_is_not_the_answer
         }
     };
+    (changes: $harness:expr) => {
+        $crate::pods_conformance! { @cases $harness;
+            changes_begin_with_the_pods_that_are_there
+            a_pod_is_told_when_it_appears
+            readiness_is_told_in_order
+            a_pod_that_is_replaced_is_told_by_both_uids
+            a_pod_that_terminates_is_told_before_it_is_gone
+            a_pod_that_goes_is_told_and_that_it_came_back
+            what_is_no_change_is_not_told
+            every_reader_is_told_what_comes_after_its_call
+        }
+    };
     ($harness:expr) => {
         $crate::pods_conformance! { lookup: $harness }
+        $crate::pods_conformance! { changes: $harness }
         $crate::pods_conformance! { @cases $harness;
             a_pod_that_does_not_come_is_not_found
             a_removed_pod_is_not_found
             a_pod_that_comes_wakes_who_waits
             a_pod_that_replaces_an_older_one_wakes_who_waits
-            readiness_is_told_in_order
-            a_pod_that_goes_is_told
-            every_reader_is_told_what_comes_after_its_call
         }
     };
 }
@@ -150,9 +165,9 @@ pub async fn a_pod_that_does_not_come_is_not_found(harness: &dyn PodsHarness) {
 pub async fn a_removed_pod_is_not_found(harness: &dyn PodsHarness) {
     let mut changes = harness.source().changes();
     harness.apply(&web(), &info("1", "first")).await;
-    harness.source().pod(&named(&web()), soon()).await.unwrap();
+    assert_eq!(next(&mut changes).await, told("1", PodState::NotReady));
     harness.remove(&web()).await;
-    assert_eq!(next(&mut changes).await, PodChange::Gone(web()));
+    assert_eq!(next(&mut changes).await, told("1", PodState::Terminating));
     assert_not_found(harness).await;
 }
 
@@ -178,40 +193,147 @@ pub async fn a_pod_that_replaces_an_older_one_wakes_who_waits(harness: &dyn Pods
     assert_eq!(waiting.await.unwrap(), info("2", "newer"));
 }
 
-/// Each change once.
+/// In whatever state they are, and before anything else.
+pub async fn changes_begin_with_the_pods_that_are_there(harness: &dyn PodsHarness) {
+    let mut first = harness.source().changes();
+    for (name, state) in [("waits", PodState::NotReady), ("serves", PodState::Ready)] {
+        harness.apply(&pod("default", name), &PodInfo { state, ..info(name, "") }).await;
+    }
+    harness.apply(&pod("default", "gone"), &info("gone", "")).await;
+    harness.apply(&pod("default", "ends"), &info("ends", "")).await;
+    // Told here, so known to the source.
+    let mut known = BTreeSet::new();
+    while known.len() < 4 {
+        known.insert(next(&mut first).await.pod);
+    }
+    harness.remove(&pod("default", "gone")).await;
+    assert_eq!(next(&mut first).await.state, PodState::Terminating);
+    harness.terminate(&pod("default", "ends")).await;
+    assert_eq!(next(&mut first).await.state, PodState::Terminating);
+    let answered = harness.source().pod(&with_uid(&pod("default", "ends"), "ends"), Instant::now()).await;
+    let is_still_there = answered.is_ok_and(|found| found.uid.is_some());
+
+    let mut present = harness.source().changes();
+    let mut expected = vec![("serves", PodState::Ready), ("waits", PodState::NotReady)];
+    if is_still_there {
+        expected.insert(0, ("ends", PodState::Terminating));
+    }
+    let mut found = Vec::new();
+    for _ in 0..expected.len() {
+        found.push(next(&mut present).await);
+    }
+    found.sort_by(|one, other| one.pod.cmp(&other.pod));
+    let expected = expected.into_iter().map(|(name, state)| PodChange {
+        pod: pod("default", name),
+        uid: Some(name.to_owned()),
+        state,
+    });
+    assert_eq!(found, expected.collect::<Vec<_>>());
+    // Nothing of them is told again.
+    harness.apply(&web(), &info("1", "")).await;
+    assert_eq!(next(&mut present).await, told("1", PodState::NotReady));
+}
+
+/// Though it is not ready yet.
+pub async fn a_pod_is_told_when_it_appears(harness: &dyn PodsHarness) {
+    let mut changes = harness.source().changes();
+    harness.apply(&web(), &info("1", "first")).await;
+    assert_eq!(next(&mut changes).await, told("1", PodState::NotReady));
+    let other = pod("other", "web");
+    harness.apply(&other, &PodInfo { state: PodState::Ready, ..info("2", "") }).await;
+    let expected = PodChange { pod: other, uid: Some("2".to_owned()), state: PodState::Ready };
+    assert_eq!(next(&mut changes).await, expected);
+}
+
+/// And is there with what else is known of the pod.
 pub async fn readiness_is_told_in_order(harness: &dyn PodsHarness) {
     let mut changes = harness.source().changes();
-    harness.apply(&web(), &info("1", "first")).await;
-    for ready in [true, false, true] {
-        harness.set_ready(&web(), ready).await;
-        assert_eq!(next(&mut changes).await, PodChange::Ready(web(), ready));
+    for state in [PodState::NotReady, PodState::Ready, PodState::NotReady, PodState::Ready] {
+        harness.apply(&web(), &PodInfo { state, ..info("1", "first") }).await;
+        assert_eq!(next(&mut changes).await, told("1", state));
+        let found = harness.source().pod(&with_uid(&web(), "1"), soon()).await.unwrap();
+        assert_eq!(found.state, state);
     }
-    harness.set_ready(&web(), true).await;
-    harness.remove(&web()).await;
-    assert_eq!(next(&mut changes).await, PodChange::Gone(web()), "what is no change was told");
 }
 
-/// And that it came back, once it is ready.
-pub async fn a_pod_that_goes_is_told(harness: &dyn PodsHarness) {
+/// A StatefulSet's pod is made again under its name: the old one's end comes first.
+pub async fn a_pod_that_is_replaced_is_told_by_both_uids(harness: &dyn PodsHarness) {
     let mut changes = harness.source().changes();
-    harness.apply(&web(), &info("1", "first")).await;
-    harness.remove(&web()).await;
-    assert_eq!(next(&mut changes).await, PodChange::Gone(web()));
-    harness.apply(&web(), &info("2", "second")).await;
-    harness.set_ready(&web(), true).await;
-    assert_eq!(next(&mut changes).await, PodChange::Ready(web(), true));
+    let ready = |uid| PodInfo { state: PodState::Ready, ..info(uid, "") };
+    harness.apply(&web(), &ready("1")).await;
+    assert_eq!(next(&mut changes).await, told("1", PodState::Ready));
+    harness.apply(&web(), &ready("2")).await;
+    assert_eq!(next(&mut changes).await, told("1", PodState::Terminating));
+    assert_eq!(next(&mut changes).await, told("2", PodState::Ready));
+    // Of one that was terminating, the end was told.
+    harness.terminate(&web()).await;
+    assert_eq!(next(&mut changes).await, told("2", PodState::Terminating));
+    harness.apply(&web(), &info("3", "")).await;
+    assert_eq!(next(&mut changes).await, told("3", PodState::NotReady));
 }
 
-/// And nothing that was before.
+/// However ready it is, and once.
+pub async fn a_pod_that_terminates_is_told_before_it_is_gone(harness: &dyn PodsHarness) {
+    let mut changes = harness.source().changes();
+    harness.apply(&web(), &PodInfo { state: PodState::Ready, ..info("1", "") }).await;
+    assert_eq!(next(&mut changes).await, told("1", PodState::Ready));
+    harness.terminate(&web()).await;
+    assert_eq!(next(&mut changes).await, told("1", PodState::Terminating));
+    if let Ok(PodInfo { uid: Some(_), state, .. }) =
+        harness.source().pod(&with_uid(&web(), "1"), Instant::now()).await
+    {
+        assert_eq!(state, PodState::Terminating);
+        harness.remove(&web()).await;
+    }
+    assert_nothing_was_told(harness, &mut changes).await;
+}
+
+/// The UID may be the same: that of a manifest that was moved away and back.
+pub async fn a_pod_that_goes_is_told_and_that_it_came_back(harness: &dyn PodsHarness) {
+    let mut changes = harness.source().changes();
+    for _ in 0..2 {
+        harness.apply(&web(), &info("1", "first")).await;
+        assert_eq!(next(&mut changes).await, told("1", PodState::NotReady));
+        harness.remove(&web()).await;
+        assert_eq!(next(&mut changes).await, told("1", PodState::Terminating));
+    }
+}
+
+/// Neither the same once more, nor other annotations.
+pub async fn what_is_no_change_is_not_told(harness: &dyn PodsHarness) {
+    let mut changes = harness.source().changes();
+    let ready = |note| PodInfo { state: PodState::Ready, ..info("1", note) };
+    harness.apply(&web(), &ready("first")).await;
+    assert_eq!(next(&mut changes).await, told("1", PodState::Ready));
+    harness.apply(&web(), &ready("first")).await;
+    harness.apply(&web(), &ready("second")).await;
+    assert_nothing_was_told(harness, &mut changes).await;
+}
+
+/// Both the early and the late one.
 pub async fn every_reader_is_told_what_comes_after_its_call(harness: &dyn PodsHarness) {
     let mut early = harness.source().changes();
     harness.apply(&web(), &info("1", "first")).await;
-    harness.set_ready(&web(), true).await;
-    assert_eq!(next(&mut early).await, PodChange::Ready(web(), true));
+    assert_eq!(next(&mut early).await, told("1", PodState::NotReady));
     let mut late = harness.source().changes();
-    harness.set_ready(&web(), false).await;
-    assert_eq!(next(&mut early).await, PodChange::Ready(web(), false));
-    assert_eq!(next(&mut late).await, PodChange::Ready(web(), false));
+    assert_eq!(next(&mut late).await, told("1", PodState::NotReady));
+    harness.apply(&web(), &PodInfo { state: PodState::Ready, ..info("1", "first") }).await;
+    for reader in [&mut early, &mut late] {
+        assert_eq!(next(reader).await, told("1", PodState::Ready));
+    }
+}
+
+/// By what comes next: another pod, whose name is the last of all.
+async fn assert_nothing_was_told(harness: &dyn PodsHarness, changes: &mut BoxStream<'static, PodChange>) {
+    let last = pod("zz", "last");
+    harness.apply(&last, &info("last", "")).await;
+    let expected = PodChange { pod: last, uid: Some("last".to_owned()), state: PodState::NotReady };
+    assert_eq!(next(changes).await, expected, "what is no change was told");
+}
+
+/// Of default/web.
+fn told(uid: &str, state: PodState) -> PodChange {
+    PodChange { pod: web(), uid: Some(uid.to_owned()), state }
 }
 
 async fn assert_not_found(harness: &dyn PodsHarness) {
@@ -248,7 +370,8 @@ fn with_uid(key: &PodKey, uid: &str) -> PodRef {
     PodRef { key: key.clone(), uid: Some(uid.to_owned()) }
 }
 
+/// A pod that is not ready.
 fn info(uid: &str, note: &str) -> PodInfo {
     let annotations = [("example.com/note".to_owned(), note.to_owned())].into();
-    PodInfo { uid: Some(uid.to_owned()), annotations }
+    PodInfo { uid: Some(uid.to_owned()), annotations, state: PodState::NotReady }
 }

@@ -23,8 +23,10 @@ use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
 ///   to a cluster: several documents in a file, objects of kind `List`, and objects
 ///   of other kinds, which are passed over. Hidden files and subdirectories are not
 ///   looked at.
-/// - Only a pod's name, namespace (`default` where it is missing), UID and
-///   annotations are read.
+/// - Only a pod's name, namespace (`default` where it is missing), UID, annotations,
+///   deletion timestamp and condition `Ready` are read, where `kubectl get pod -o yaml`
+///   writes them. A manifest without `status`, or with an empty one, is one that somebody
+///   wrote by hand: its pod counts as ready. Otherwise only a true condition makes it so.
 /// - The files are looked at in each request, so a change needs no reload; those that
 ///   have not changed are not parsed again.
 /// - A pod that is in no file counts as one without annotations, and is answered at once.
@@ -120,7 +122,8 @@ fn lookup(directory: &Path, wanted: &PodRef, cache: &Cache) -> Result<PodInfo, P
                 );
                 return Err(invalid(&path, reason));
             }
-            let info = PodInfo { uid: pod.uid.clone(), annotations: pod.annotations.clone() };
+            let (uid, annotations) = (pod.uid.clone(), pod.annotations.clone());
+            let info = PodInfo { uid, annotations, state: pod.state };
             found = Some((path.clone(), info));
         }
     }

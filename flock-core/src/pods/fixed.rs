@@ -1,7 +1,7 @@
 //! Pods that a program says.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, watch};
 
-use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
+use super::{PodChange, PodError, PodInfo, PodRef, PodSource, PodState};
 use crate::name::PodKey;
 
 /// The pods that were put in, and no others. Changing them wakes whoever waits.
@@ -23,15 +23,9 @@ pub struct FixedPods {
 
 #[derive(Debug)]
 struct Shared {
-    pods: watch::Sender<BTreeMap<PodKey, Pod>>,
+    pods: watch::Sender<BTreeMap<PodKey, PodInfo>>,
     // Unbounded: a slow reader costs memory, not changes.
     readers: Mutex<Vec<mpsc::UnboundedSender<PodChange>>>,
-}
-
-#[derive(Debug, Clone)]
-struct Pod {
-    info: PodInfo,
-    ready: bool,
 }
 
 impl FixedPods {
@@ -41,40 +35,42 @@ impl FixedPods {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Puts a pod in, not ready yet, or gives the one that is there new annotations.
-    /// Another UID makes it another pod, and the old one gone.
+    /// Puts a pod in, or makes the one that is there as `info` says. Another UID makes
+    /// it another pod.
     pub fn insert(&self, key: PodKey, info: PodInfo) {
-        self.change(|pods| {
-            let old = pods.get(&key);
-            let replaced = old.is_some_and(|old| old.info.uid != info.uid);
-            let ready = old.is_some_and(|old| old.ready) && !replaced;
-            pods.insert(key.clone(), Pod { info, ready });
-            replaced.then_some(PodChange::Gone(key))
-        });
+        self.change(key, |_| Some(info));
     }
 
     /// Takes a pod out, if it is there.
     pub fn remove(&self, key: &PodKey) {
-        self.change(|pods| pods.remove(key).map(|_| PodChange::Gone(key.clone())));
+        self.change(key.clone(), |_| None);
     }
 
-    /// Sets whether a pod is ready, if it is there.
-    pub fn set_ready(&self, key: &PodKey, ready: bool) {
-        self.change(|pods| {
-            let pod = pods.get_mut(key).filter(|pod| pod.ready != ready)?;
-            pod.ready = ready;
-            Some(PodChange::Ready(key.clone(), ready))
-        });
+    /// Sets the state of a pod, if it is there. One that is terminating is still answered,
+    /// until it is taken out.
+    pub fn set_state(&self, key: &PodKey, state: PodState) {
+        self.change(key.clone(), |pod| pod.map(|info| PodInfo { state, ..info }));
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<PodKey, Pod>) -> Option<PodChange>) {
+    fn change(&self, key: PodKey, change: impl FnOnce(Option<PodInfo>) -> Option<PodInfo>) {
         self.shared.pods.send_modify(|pods| {
+            let old = pods.remove(&key);
+            let before = old.as_ref().map(|info| present(&key, info));
+            let new = change(old);
+            let now = new.as_ref().map(|info| present(&key, info));
+            if let Some(info) = new {
+                pods.insert(key, info);
+            }
             // Told under the lock of the pods, so that all readers get the same order.
-            if let Some(change) = change(pods) {
-                let mut readers = self.shared.readers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut readers = self.readers();
+            for change in PodChange::between(before.as_ref(), now.as_ref()) {
                 readers.retain(|reader| reader.send(change.clone()).is_ok());
             }
         });
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Vec<mpsc::UnboundedSender<PodChange>>> {
+        self.shared.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -102,16 +98,23 @@ impl PodSource for FixedPods {
 
     fn changes(&self) -> BoxStream<'static, PodChange> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.shared.readers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        stream::unfold(receiver, |mut receiver| async {
+        let pods = self.shared.pods.borrow();
+        // Under the lock of the pods: what is not told here is told as a change.
+        self.readers().push(sender);
+        let present: Vec<_> = pods.iter().map(|(key, info)| present(key, info)).collect();
+        let changes = stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|change| (change, receiver))
-        })
-        .boxed()
+        });
+        stream::iter(present).chain(changes).boxed()
     }
 }
 
-fn lookup<'a>(pods: &'a BTreeMap<PodKey, Pod>, wanted: &PodRef) -> Option<&'a PodInfo> {
-    let info = &pods.get(&wanted.key)?.info;
+fn present(key: &PodKey, info: &PodInfo) -> PodChange {
+    PodChange { pod: key.clone(), uid: info.uid.clone(), state: info.state }
+}
+
+fn lookup<'a>(pods: &'a BTreeMap<PodKey, PodInfo>, wanted: &PodRef) -> Option<&'a PodInfo> {
+    let info = pods.get(&wanted.key)?;
     match (&wanted.uid, &info.uid) {
         (Some(wanted), Some(found)) if wanted != found => None,
         _ => Some(info),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flock_core::name::PodKey;
-use flock_core::pods::{PodChange, PodInfo, PodRef};
+use flock_core::pods::{PodChange, PodInfo, PodRef, PodState};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
@@ -22,13 +22,17 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 pub(super) struct Pod {
     info: Arc<PodInfo>,
     mirrors: Option<String>,
-    ready: bool,
-    terminating: bool,
 }
 
 impl Pod {
     pub(super) fn uid(&self) -> &str {
         self.info.uid.as_deref().unwrap_or_default()
+    }
+
+    /// As the runtime knows it.
+    fn present(&self, key: &PodKey) -> PodChange {
+        let uid = self.mirrors.clone().or_else(|| self.info.uid.clone());
+        PodChange { pod: key.clone(), uid, state: self.info.state }
     }
 }
 
@@ -53,11 +57,14 @@ impl Store {
 
     pub(super) fn changes(&self) -> BoxStream<'static, PodChange> {
         let (sender, receiver) = mpsc::unbounded_channel();
+        let pods = self.pods.borrow();
+        // Under the lock of the pods: what is not told here is told as a change.
         self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
-        stream::unfold(receiver, |mut receiver| async {
+        let present: Vec<_> = pods.iter().map(|(key, pod)| pod.present(key)).collect();
+        let changes = stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|change| (change, receiver))
-        })
-        .boxed()
+        });
+        stream::iter(present).chain(changes).boxed()
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<PodKey, Pod>) -> Vec<PodChange>) {
@@ -74,7 +81,7 @@ impl Store {
 
 /// The pod that `wanted` names, and no other one of that name.
 pub(super) fn lookup(pods: &BTreeMap<PodKey, Pod>, wanted: &PodRef) -> Option<PodInfo> {
-    let Pod { info, mirrors, .. } = pods.get(&wanted.key)?;
+    let Pod { info, mirrors } = pods.get(&wanted.key)?;
     let is_it = |uid| info.uid.as_ref() == Some(uid) || mirrors.as_ref() == Some(uid);
     wanted.uid.as_ref().is_none_or(is_it).then(|| PodInfo::clone(info))
 }
@@ -107,11 +114,14 @@ impl Writer {
         let mut annotations = metadata.annotations.unwrap_or_default();
         let mirrors = annotations.get(MIRROR).cloned();
         annotations.retain(|key, _| (self.keep)(key));
-        let ready =
-            status.and_then(|status| status.conditions).unwrap_or_default().iter().any(Condition::is_ready);
-        let info = PodInfo { uid: metadata.uid, annotations };
-        let terminating = metadata.deletion_timestamp.is_some();
-        Some((key, Pod { info: Arc::new(info), mirrors, ready, terminating }))
+        let conditions = status.and_then(|status| status.conditions).unwrap_or_default();
+        let state = match metadata.deletion_timestamp {
+            Some(_) => PodState::Terminating,
+            None if conditions.iter().any(Condition::is_ready) => PodState::Ready,
+            None => PodState::NotReady,
+        };
+        let info = PodInfo { uid: metadata.uid, annotations, state };
+        Some((key, Pod { info: Arc::new(info), mirrors }))
     }
 }
 
@@ -135,7 +145,7 @@ impl Sink for Writer {
         if let Some((key, new)) = self.kept(object) {
             self.store.change(|pods| {
                 let old = pods.insert(key.clone(), new.clone());
-                differences(&key, old.as_ref(), Some(&new))
+                differences(&key, old.as_ref(), Some(&new)).collect()
             });
         }
     }
@@ -144,30 +154,16 @@ impl Sink for Writer {
         if let Some((key, _)) = self.kept(object) {
             self.store.change(|pods| {
                 let old = pods.remove(&key);
-                differences(&key, old.as_ref(), None)
+                differences(&key, old.as_ref(), None).collect()
             });
         }
     }
 }
 
 /// What readers are told of a pod that was `old` and is `new`.
-fn differences(key: &PodKey, old: Option<&Pod>, new: Option<&Pod>) -> Vec<PodChange> {
-    let mut changes = Vec::new();
-    let same = |old: &&Pod| new.is_some_and(|new| new.uid() == old.uid());
-    // Of a pod that is terminating everything has been said.
-    if let Some(old) = old
-        && !old.terminating
-        && (!same(&old) || new.is_some_and(|new| new.terminating))
-    {
-        changes.push(PodChange::Gone(key.clone()));
-    }
-    if let Some(new) = new
-        && !new.terminating
-        && new.ready != old.filter(same).is_some_and(|old| old.ready)
-    {
-        changes.push(PodChange::Ready(key.clone(), new.ready));
-    }
-    changes
+fn differences(key: &PodKey, old: Option<&Pod>, new: Option<&Pod>) -> impl Iterator<Item = PodChange> {
+    let present = |pod: Option<&Pod>| pod.map(|pod| pod.present(key));
+    PodChange::between(present(old).as_ref(), present(new).as_ref())
 }
 
 /// A pod, as much of it as is read.

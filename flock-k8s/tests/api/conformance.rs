@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use flock_core::name::PodKey;
 use flock_core::pods::conformance::PodsHarness;
-use flock_core::pods::{PodInfo, PodSource};
+use flock_core::pods::{PodInfo, PodSource, PodState};
 use flock_k8s::pods::KubePods;
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ impl PodsHarness for Harness {
         if self.there(key).is_some_and(|there| there["metadata"]["uid"].as_str() != info.uid.as_deref()) {
             self.remove(key).await;
         }
-        let status = self.there(key).map(|there| there["status"].clone()).unwrap_or_default();
+        let status = if info.state == PodState::Ready { "True" } else { "False" };
         self.api.put(
             PODS,
             json!({
@@ -49,7 +49,7 @@ impl PodsHarness for Harness {
                     "annotations": info.annotations,
                 },
                 "spec": {"nodeName": "host001"},
-                "status": if status.is_null() { json!({}) } else { status },
+                "status": {"conditions": [{"type": "Ready", "status": status}]},
             }),
         );
     }
@@ -58,10 +58,9 @@ impl PodsHarness for Harness {
         self.api.delete(PODS, key.namespace(), key.name());
     }
 
-    async fn set_ready(&self, key: &PodKey, ready: bool) {
+    async fn terminate(&self, key: &PodKey) {
         let mut pod = self.there(key).unwrap();
-        let status = if ready { "True" } else { "False" };
-        pod["status"]["conditions"] = json!([{"type": "Ready", "status": status}]);
+        pod["metadata"]["deletionTimestamp"] = "2001-02-03T04:05:06Z".into();
         self.api.put(PODS, pod);
     }
 }

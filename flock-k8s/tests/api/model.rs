@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use flock_core::pods::{PodChange, PodSource};
+use flock_core::pods::{PodSource, PodState};
 use futures_util::{FutureExt, StreamExt};
 use proptest::prelude::*;
 
@@ -118,25 +118,32 @@ async fn told_adds_up(steps: Vec<Step>) {
     api.put(PODS, pod("sentinel", "sentinel", false));
     source.pod(&named("sentinel"), within(600)).await.unwrap();
 
-    let mut told: BTreeMap<_, bool> = BTreeMap::new();
+    let mut told = BTreeMap::new();
     while let Some(change) = changes.next().now_or_never().flatten() {
-        match change {
-            PodChange::Ready(key, ready) => {
-                let before = told.insert(key.clone(), ready);
-                assert_ne!(before, Some(ready), "{key} was told twice to be ready: {ready}");
-            }
-            PodChange::Gone(key) => {
-                told.remove(&key);
-            }
-        }
+        let before = told.insert(change.pod.clone(), change.clone());
+        assert_ne!(before.as_ref(), Some(&change), "told twice");
+        let replaced = before.filter(|before| before.uid != change.uid);
+        let ended = replaced.is_none_or(|before| before.state == PodState::Terminating);
+        assert!(ended, "{change:?} was told before the end of the pod that it replaces");
     }
     for number in 0..3 {
-        let expected = pods.get(&number).is_some_and(|(_, ready, terminating)| *ready && !terminating);
-        assert_eq!(
-            told.get(&key(&name(number))).copied().unwrap_or(false),
-            expected,
-            "readiness of {number}"
-        );
+        let told = told.get(&key(&name(number)));
+        let Some((uid, ready, terminating)) = pods.get(&number) else {
+            assert!(
+                told.is_none_or(|told| told.state == PodState::Terminating),
+                "{number} is gone: {told:?}"
+            );
+            continue;
+        };
+        let state = match (terminating, ready) {
+            (true, _) => PodState::Terminating,
+            (false, true) => PodState::Ready,
+            (false, false) => PodState::NotReady,
+        };
+        let expected = crate::pods::told(&name(number), &uid.to_string(), state);
+        assert_eq!(told, Some(&expected));
+    }
+    for number in 0..3 {
         let found = source.pod(&named(&name(number)), within(0)).await.ok();
         let uid = found.and_then(|found| found.uid);
         assert_eq!(uid, pods.get(&number).map(|(uid, ..)| uid.to_string()), "UID of {number}");

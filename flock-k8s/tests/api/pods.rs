@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flock_core::name::PodKey;
-use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
+use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource, PodState};
 use flock_core::retry::Retry;
 use flock_k8s::pods::KubePods;
 use futures_core::stream::BoxStream;
@@ -28,6 +28,10 @@ pub fn pod(name: &str, uid: &str, ready: bool) -> Value {
             {"type": "Ready", "status": if ready { "True" } else { "False" }},
         ]},
     })
+}
+
+pub fn told(name: &str, uid: &str, state: PodState) -> PodChange {
+    PodChange { pod: key(name), uid: Some(uid.to_owned()), state }
 }
 
 pub fn named(name: &str) -> PodRef {
@@ -81,7 +85,7 @@ async fn only_annotations_of_flock_are_kept() {
     api.put(PODS, web);
     let found = synced(&api).await.pod(&named("web"), within(0)).await.unwrap();
     let annotations = [("flock.fritzlab.net/ipv4".to_owned(), "false".to_owned())].into();
-    assert_eq!(found, PodInfo { uid: Some("1".to_owned()), annotations });
+    assert_eq!(found, PodInfo { uid: Some("1".to_owned()), annotations, state: PodState::NotReady });
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,6 +99,7 @@ async fn a_static_pod_is_found_by_the_uid_that_the_runtime_knows() {
         let wanted = PodRef { uid: Some(uid.to_owned()), ..named("web") };
         assert_eq!(pods.pod(&wanted, within(0)).await.is_ok(), found, "{uid}");
     }
+    assert_eq!(next(&mut pods.changes()).await, told("web", "of the kubelet", PodState::NotReady));
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,33 +114,34 @@ async fn pods_on_the_network_of_the_host_are_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_terminates_is_gone_and_still_answered() {
+async fn a_pod_that_terminates_is_told_once_and_still_answered() {
     let api = FakeApi::new();
     let pods = synced(&api).await;
     let mut changes = pods.changes();
-    api.put(PODS, pod("web", "1", true));
-    assert_eq!(next(&mut changes).await, PodChange::Ready(key("web"), true));
     let mut terminating = pod("web", "1", true);
     terminating["metadata"]["deletionTimestamp"] = "2001-02-03T04:05:06Z".into();
     api.put(PODS, terminating.clone());
-    assert_eq!(next(&mut changes).await, PodChange::Gone(key("web")));
-    assert!(pods.pod(&named("web"), within(0)).await.is_ok());
+    assert_eq!(next(&mut changes).await, told("web", "1", PodState::Terminating));
+    let found = pods.pod(&named("web"), within(0)).await.unwrap();
+    assert_eq!(found.state, PodState::Terminating);
     // Its end is no news.
     terminating["status"] = json!({});
     api.put(PODS, terminating);
     api.delete(PODS, "default", "web");
     api.put(PODS, pod("later", "2", true));
-    assert_eq!(next(&mut changes).await, PodChange::Ready(key("later"), true));
+    assert_eq!(next(&mut changes).await, told("later", "2", PodState::Ready));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_there_before_the_first_list_is_told_who_is_ready() {
+async fn who_was_there_before_the_first_list_is_told_the_pods_when_they_are_listed() {
     let api = FakeApi::new();
     api.put(PODS, pod("web", "1", true));
     api.put(PODS, pod("starting", "2", false));
     let pods = api.cluster().pods();
     let mut changes = pods.changes();
-    assert_eq!(next(&mut changes).await, PodChange::Ready(key("web"), true));
+    assert_eq!(changes.next().now_or_never(), None);
+    assert_eq!(next(&mut changes).await, told("starting", "2", PodState::NotReady));
+    assert_eq!(next(&mut changes).await, told("web", "1", PodState::Ready));
     assert_eq!(changes.next().now_or_never(), None);
 }
 

@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::pods::PodState;
+
 /// A pod as a file describes it.
 #[derive(Debug)]
 pub(super) struct PodManifest {
@@ -14,6 +16,7 @@ pub(super) struct PodManifest {
     pub(super) name: String,
     pub(super) uid: Option<String>,
     pub(super) annotations: BTreeMap<String, String>,
+    pub(super) state: PodState,
 }
 
 /// Read first: what other kinds hold is not Flock's to judge.
@@ -25,6 +28,8 @@ struct Object {
     items: Option<Vec<Value>>,
     #[serde(default)]
     metadata: Value,
+    #[serde(default)]
+    status: Value,
 }
 
 /// A pod within a `PodList`, where the kind goes without saying.
@@ -32,9 +37,12 @@ struct Object {
 struct Item {
     #[serde(default)]
     metadata: Value,
+    #[serde(default)]
+    status: Value,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     name: String,
     #[serde(default)]
@@ -43,6 +51,20 @@ struct Metadata {
     uid: Option<String>,
     #[serde(default)]
     annotations: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    deletion_timestamp: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Status {
+    #[serde(default)]
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Deserialize)]
+struct Condition {
+    r#type: String,
+    status: String,
 }
 
 /// The pods in the file, or what is wrong with it in words.
@@ -71,7 +93,7 @@ fn collect(document: Value, pods: &mut Vec<PodManifest>) -> Result<(), String> {
         serde_json::from_value(document).map_err(|error| format!("is not a Kubernetes object: {error}"))?;
     let items = object.items.unwrap_or_default();
     match object.kind.as_str() {
-        "Pod" => pods.push(pod(object.metadata)?),
+        "Pod" => pods.push(pod(object.metadata, object.status)?),
         "List" => {
             for item in items {
                 collect(item, pods)?;
@@ -81,7 +103,7 @@ fn collect(document: Value, pods: &mut Vec<PodManifest>) -> Result<(), String> {
             for item in items {
                 let item: Item = serde_json::from_value(item)
                     .map_err(|error| format!("has a PodList with a wrong item: {error}"))?;
-                pods.push(pod(item.metadata)?);
+                pods.push(pod(item.metadata, item.status)?);
             }
         }
         _ => {}
@@ -89,7 +111,7 @@ fn collect(document: Value, pods: &mut Vec<PodManifest>) -> Result<(), String> {
     Ok(())
 }
 
-fn pod(metadata: Value) -> Result<PodManifest, String> {
+fn pod(metadata: Value, status: Value) -> Result<PodManifest, String> {
     let metadata: Metadata = serde_json::from_value(metadata)
         .map_err(|error| format!("has a Pod with wrong metadata: {error}"))?;
     let mut annotations = BTreeMap::new();
@@ -102,10 +124,28 @@ fn pod(metadata: Value) -> Result<PodManifest, String> {
         };
         annotations.insert(key, value);
     }
+    let state = match metadata.deletion_timestamp {
+        Some(_) => PodState::Terminating,
+        None => readiness(&metadata.name, status)?,
+    };
     Ok(PodManifest {
         namespace: metadata.namespace.unwrap_or_else(|| "default".to_owned()),
         name: metadata.name,
         uid: metadata.uid,
         annotations,
+        state,
     })
+}
+
+/// A manifest that people write has no status, or the empty one that
+/// `kubectl create --dry-run` puts there: its pod serves.
+fn readiness(name: &str, status: Value) -> Result<PodState, String> {
+    if status.is_null() || status.as_object().is_some_and(serde_json::Map::is_empty) {
+        return Ok(PodState::Ready);
+    }
+    let status: Status = serde_json::from_value(status)
+        .map_err(|error| format!("has a Pod {name:?} with a wrong status: {error}"))?;
+    let is_true = |condition: &Condition| condition.r#type == "Ready" && condition.status == "True";
+    let ready = status.conditions.unwrap_or_default().iter().any(is_true);
+    Ok(if ready { PodState::Ready } else { PodState::NotReady })
 }
