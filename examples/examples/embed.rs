@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use flock_core::dataplane::{
 };
 use flock_core::handler::{Backends, Handler, Settings};
 use flock_core::ipam::MemoryIpam;
+use flock_core::name::InterfaceName;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::FixedPods;
 use flock_core::store::MemoryStore;
@@ -111,6 +113,10 @@ impl Dataplane for Switch {
             say(format_args!("anycast {}", list(routes.iter().map(|route| &route.address))));
         }
         Ok(())
+    }
+
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
+        Ok(Vec::new())
     }
 
     /// Nobody else has access to this switch.

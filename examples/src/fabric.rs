@@ -23,6 +23,10 @@ pub const ROUTER_ASN: u32 = 64_500;
 /// The router's own addresses.
 pub(crate) const ROUTER: (Ipv6Addr, Ipv4Addr) =
     (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1), Ipv4Addr::new(192, 0, 2, 254));
+/// What pods of every node may serve.
+const ANYCAST6: &str = "2001:db8:a::/48";
+/// What pods of every node may serve.
+const ANYCAST4: &str = "198.51.100.0/24";
 /// Where the files of a fabric are, in the tmpfs of the sandbox.
 pub const DIR: &str = "/run/lab";
 
@@ -98,6 +102,7 @@ impl Plan {
             "spec": {
                 "cidr6": self.cidr6(),
                 "cidr4": self.cidr4(),
+                "anycastPrefixes": [ANYCAST6, ANYCAST4],
                 "bgp": {
                     "asn": self.asn(),
                     "routerId": self.link4().1,
@@ -117,8 +122,8 @@ impl Plan {
             asn: self.asn(),
             ipv6: self.link6().1,
             ipv4: self.link4().1,
-            accepted6: vec![self.cidr6(), "2001:db8:a::/48{128,128}".to_owned()],
-            accepted4: vec![self.cidr4(), "198.51.100.0/24{32,32}".to_owned()],
+            accepted6: vec![self.cidr6(), format!("{ANYCAST6}{{128,128}}")],
+            accepted4: vec![self.cidr4(), format!("{ANYCAST4}{{32,32}}")],
         }
     }
 }

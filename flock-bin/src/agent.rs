@@ -139,6 +139,10 @@ pub async fn run_with(
             tasks.spawn("the keeper", async move {
                 keeping.run_keeper(|repaired| counting.repaired(repaired.into(), 1), stopping).await;
             });
+            let (following, stopping) = (Arc::clone(&handler), tasks.stopping());
+            tasks.spawn("the task that follows the pods' readiness", async move {
+                following.run_readiness(stopping).await;
+            });
             let (interval, stopping) = (options.gc_interval, tasks.stopping());
             tasks.spawn("the collector", async move { handler.run_collector(interval, stopping).await });
             tokio::select! {
@@ -307,6 +311,7 @@ fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
         config_path: options.bird_config.clone(),
         socket_path: options.bird_socket.clone(),
         timeout: options.birdc_timeout,
+        standby_metric: Some(flock_netlink::STANDBY_METRIC),
         ..BirdConfig::new(flock_netlink::ROUTE_PROTOCOL)
     };
     Ok(BirdAnnouncer::start(&config)?)

@@ -77,8 +77,8 @@ mod dataplane {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use flock_core::attachment::Attachment;
-    use flock_core::dataplane::Dataplane;
     use flock_core::dataplane::conformance::DataplaneHarness;
+    use flock_core::dataplane::{AnycastServer, Dataplane};
     use flock_core::name::InterfaceName;
     use ipnet::IpNet;
 
@@ -145,13 +145,17 @@ mod dataplane {
         }
 
         async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-            let routes = self.kernel.anycast().into_iter();
-            routes
-                .map(|(address, servers)| {
-                    (address, servers.into_iter().map(|server| server.host_interface).collect())
-                })
-                .collect()
+            links(self.kernel.anycast())
         }
+
+        async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+            links(self.kernel.standby())
+        }
+    }
+
+    fn links(routes: BTreeMap<IpAddr, BTreeSet<AnycastServer>>) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+        let over = |servers: BTreeSet<AnycastServer>| servers.into_iter().map(|server| server.host_interface);
+        routes.into_iter().map(|(address, servers)| (address, over(servers).collect())).collect()
     }
 
     flock_core::dataplane_conformance!(Node::new());

@@ -22,6 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ],
         summaries: ["2001:db8:1::/64".parse()?, "10.0.1.0/24".parse()?].into(),
         anycast: ["2001:db8:a::53".parse()?].into(),
+        standby: [].into(),
         exceptions: [].into(),
     };
     let text = Renderer::new(ROUTE_PROTOCOL)?.render(&wanted)?;

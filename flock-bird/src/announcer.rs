@@ -131,7 +131,7 @@ impl BirdAnnouncer {
     }
 
     fn with_target(target: impl Target, config: &BirdConfig) -> Result<Self, AnnounceError> {
-        let renderer = Renderer::new(config.route_protocol)?;
+        let renderer = Renderer::new(config.route_protocol)?.with_standby_metric(config.standby_metric);
         let runtime = Handle::try_current()
             .map_err(|error| AnnounceError::Backend(format!("start it on a tokio runtime: {error}")))?;
         let nothing = Wanted { generation: 0, text: Arc::from(""), again: false };
@@ -261,7 +261,12 @@ fn families_without_peer(wanted: &Announcements) -> Vec<&'static str> {
     let mut silent = Vec::new();
     for (name, is_v4) in [("IPv6", false), ("IPv4", true)] {
         let has_prefix = wanted.summaries.iter().any(|prefix| prefix.addr().is_ipv4() == is_v4)
-            || wanted.anycast.iter().chain(&wanted.exceptions).any(|address| address.is_ipv4() == is_v4);
+            || wanted
+                .anycast
+                .iter()
+                .chain(&wanted.standby)
+                .chain(&wanted.exceptions)
+                .any(|address| address.is_ipv4() == is_v4);
         let has_peer = wanted.peers.iter().any(|peer| peer.address.is_ipv4() == is_v4);
         if has_prefix && !has_peer && !wanted.peers.is_empty() {
             silent.push(name);

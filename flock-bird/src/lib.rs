@@ -19,6 +19,7 @@
 //!     peers: vec![Peer { name: "tor1".into(), address: "2001:db8:ffff::1".parse()?, asn: 64500 }],
 //!     summaries: ["2001:db8:1::/64".parse()?].into(),
 //!     anycast: ["2001:db8:a::53".parse()?].into(),
+//!     standby: [].into(),
 //!     exceptions: [].into(),
 //! };
 //! // 70 is the route protocol that marks the node's own routes in the kernel.

@@ -10,7 +10,9 @@
 //!   protocol number and a prefix of an explicit list. The same list stands before
 //!   every peer once more, together with the demand that the route came from the
 //!   kernel. A connected route, a pod's host route or a route of another program
-//!   passes neither.
+//!   passes neither, and no route to an anycast address that stands by. So readiness of pods
+//!   is a change of the kernel's routes, which BIRD hears of at once, and none of the
+//!   configuration.
 //! - **Into the kernel** goes what the peers sent, except the node's summaries and
 //!   whatever is more specific than they are.
 //! - **Anycast addresses of this node** may well be received from a peer, since
@@ -53,7 +55,14 @@ const TEMPLATES: [(&str, &str); 3] = [
 #[derive(Debug)]
 pub struct Renderer {
     templates: Handlebars<'static>,
-    route_protocol: u8,
+    kernel: KernelRoutes,
+}
+
+/// How the node's own routes are told from others in the kernel.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct KernelRoutes {
+    protocol: u8,
+    standby_metric: Option<u32>,
 }
 
 impl Renderer {
@@ -76,7 +85,14 @@ impl Renderer {
                 .register_template_string(name, text)
                 .map_err(|error| AnnounceError::Invalid(format!("template {name}: {error}")))?;
         }
-        Ok(Self { templates, route_protocol })
+        Ok(Self { templates, kernel: KernelRoutes { protocol: route_protocol, standby_metric: None } })
+    }
+
+    /// Has routes of the node's own that have this metric passed over: they stand by, and are
+    /// not announced.
+    #[must_use]
+    pub fn with_standby_metric(self, metric: Option<u32>) -> Self {
+        Self { kernel: KernelRoutes { standby_metric: metric, ..self.kernel }, ..self }
     }
 
     /// Renders `wanted`, or says everything that is wrong with it.
@@ -87,10 +103,7 @@ impl Renderer {
         let model = Model {
             router_id: wanted.router_id.to_string(),
             direct: peers.iter().any(|peer| peer.asn == wanted.asn),
-            families: [
-                Family::of(wanted, 4, self.route_protocol),
-                Family::of(wanted, 6, self.route_protocol),
-            ],
+            families: [Family::of(wanted, 4, self.kernel), Family::of(wanted, 6, self.kernel)],
             peers: peers.iter().map(|peer| Session::of(peer, wanted.asn)).collect(),
         };
         self.templates.render(MAIN, &model).map_err(|error| AnnounceError::Invalid(error.to_string()))
@@ -128,7 +141,7 @@ struct Model {
 #[derive(Debug, Serialize)]
 struct Family {
     version: u8,
-    route_protocol: u8,
+    kernel: KernelRoutes,
     own: Vec<Entry>,
     announced: Vec<Entry>,
 }
@@ -148,15 +161,16 @@ struct Session {
 }
 
 impl Family {
-    fn of(wanted: &Announcements, version: u8, route_protocol: u8) -> Self {
+    fn of(wanted: &Announcements, version: u8, kernel: KernelRoutes) -> Self {
         let of_family = |prefix: &IpNet| version_of(prefix.addr()) == version;
         let own: Vec<IpNet> = wanted.summaries.iter().copied().filter(of_family).collect();
-        let hosts = wanted.anycast.iter().chain(&wanted.exceptions);
+        // Those that stand by are in the list and not in the kernel, at least not so that they pass.
+        let hosts = wanted.anycast.iter().chain(&wanted.standby).chain(&wanted.exceptions);
         let hosts = hosts.map(|address| IpNet::from(*address)).filter(of_family);
         let mut announced: Vec<IpNet> = own.iter().copied().chain(hosts).collect();
         announced.sort();
         announced.dedup();
-        Self { version, route_protocol, own: entries(&own), announced: entries(&announced) }
+        Self { version, kernel, own: entries(&own), announced: entries(&announced) }
     }
 }
 

@@ -130,6 +130,7 @@ async fn a_bird_that_hangs_costs_no_more_than_the_timeout_and_leaves_the_file() 
                 peers: Vec::new(),
                 summaries: [].into(),
                 anycast: [].into(),
+                standby: [].into(),
                 exceptions: [].into(),
             })
             .await

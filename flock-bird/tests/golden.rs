@@ -26,6 +26,7 @@ fn node(summaries: &[&str], peers: Vec<Peer>) -> Announcements {
         peers,
         summaries: summaries.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         anycast: [].into(),
+        standby: [].into(),
         exceptions: [].into(),
     }
 }

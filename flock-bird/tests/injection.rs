@@ -188,6 +188,7 @@ fn nothing_that_a_node_config_says_gets_out_of_its_place() {
             peers: bgp.peers,
             summaries: config.cidrs.iter().collect(),
             anycast: BTreeSet::new(),
+            standby: [].into(),
             exceptions: BTreeSet::new(),
         };
         // The renderer looks once more: what it refuses is not written.

@@ -63,7 +63,15 @@ fn announcements() -> impl Strategy<Value = Announcements> {
                     asn: if internal { asn } else { other },
                 })
                 .collect();
-            Announcements { asn, router_id: Ipv4Addr::from(router_id), peers, summaries, anycast, exceptions }
+            Announcements {
+                asn,
+                router_id: Ipv4Addr::from(router_id),
+                peers,
+                summaries,
+                anycast,
+                standby: [].into(),
+                exceptions,
+            }
         })
 }
 
@@ -119,6 +127,7 @@ proptest! {
             peers: vec![Peer { name: name.clone(), address: Ipv4Addr::new(192, 0, 2, 254).into(), asn: 1 }],
             summaries: BTreeSet::new(),
             anycast: BTreeSet::new(),
+            standby: [].into(),
             exceptions: BTreeSet::new(),
         };
         let harmless = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -151,6 +160,7 @@ fn a_thousand_addresses_and_64_peers_are_taken() {
             peers: (1..=64).map(peer).collect(),
             summaries: ["2001:db8:1::/64".parse().unwrap()].into(),
             anycast: (1..=1_000).map(anycast).collect(),
+            standby: [].into(),
             exceptions: BTreeSet::new(),
         })
         .unwrap(),
@@ -170,6 +180,7 @@ fn what_must_not_be_announced_is_refused_with_every_reason() {
         peers: vec![peer("tor", "192.0.2.254")],
         summaries: ["10.0.1.0/24".parse().unwrap()].into(),
         anycast: ["198.51.100.53".parse().unwrap()].into(),
+        standby: [].into(),
         exceptions: BTreeSet::new(),
     };
     assert!(render(&good).is_ok());

@@ -2,10 +2,10 @@
 //!
 //! | key | values | default |
 //! |---|---|---|
-//! | `flock.fritzlab.net/ipv6`, `…/ipv4` | `true`, `false`, or one address to be given exactly | `true` where the node has that family |
+//! | `flock.fritzlab.net/ipv6`, `…/ipv4` | `true`, `false`, or one address to be given exactly, of the node's prefix or of one that its NodeConfig allows | `true` where the node has that family |
 //! | `…/cidr6`, `…/cidr4` | take the address from this part of the node's prefix | the whole prefix |
 //! | `…/ip-algo` | `sequential`, `random`, `stable` | `sequential` |
-//! | `…/anycast` | comma-separated addresses, at most 64, that this pod serves beside its own | none |
+//! | `…/anycast` | comma-separated addresses, at most 64, that this pod serves beside its own, of prefixes that the NodeConfig allows | none |
 //!
 //! A pod is never given something else than it asked for. So whatever is not
 //! understood is an error, also a key of Flock's that does not exist (it may be
@@ -24,6 +24,7 @@ pub use self::error::{AnnotationError, AnnotationProblem};
 use self::value::{Family, V4, V6};
 use crate::attachment::NodeCidrs;
 use crate::ipam::{AddressRequest, Algorithm, FamilyRequest};
+use crate::node_config::AllowedPrefixes;
 
 /// What the keys of all annotations of Flock begin with.
 pub const PREFIX: &str = "flock.fritzlab.net/";
@@ -54,6 +55,7 @@ pub const KEYS: [&str; 6] = [IPV6, IPV4, CIDR6, CIDR4, IP_ALGO, ANYCAST];
 /// use flock_core::annotations::Annotations;
 /// use flock_core::attachment::NodeCidrs;
 /// use flock_core::ipam::FamilyRequest;
+/// use flock_core::node_config::AllowedPrefixes;
 ///
 /// let of_the_pod = BTreeMap::from([
 ///     ("flock.fritzlab.net/ipv4".to_owned(), "false".to_owned()),
@@ -63,7 +65,8 @@ pub const KEYS: [&str; 6] = [IPV6, IPV4, CIDR6, CIDR4, IP_ALGO, ANYCAST];
 /// let annotations = Annotations::parse(&of_the_pod)?;
 ///
 /// let node = NodeCidrs { ipv6: "2001:db8:1::/64".parse().ok(), ipv4: "10.0.1.0/24".parse().ok() };
-/// let request = annotations.request(&node)?;
+/// let allowed = AllowedPrefixes { anycast: vec!["2001:db8::/120".parse().unwrap()], fixed: vec![] };
+/// let request = annotations.request(&node, &allowed)?;
 /// assert_eq!(request.ipv6, FamilyRequest::Any);
 /// assert_eq!(request.ipv4, FamilyRequest::None);
 /// assert_eq!(annotations.anycast().len(), 1);
@@ -120,15 +123,21 @@ impl Annotations {
         Ok(parsed)
     }
 
-    /// What the pod gets on a node with `cidrs`.
+    /// What the pod gets on a node with `cidrs`, whose pods may have addresses of `allowed` too.
     ///
-    /// Whether an address or a part lies in the node's prefix is for
+    /// Whether an address that is not allowed, or a part, lies in the node's prefix is for
     /// [`Ipam`](crate::ipam::Ipam) to say.
-    pub fn request(&self, cidrs: &NodeCidrs) -> Result<AddressRequest, AnnotationError> {
+    pub fn request(
+        &self,
+        cidrs: &NodeCidrs,
+        allowed: &AllowedPrefixes,
+    ) -> Result<AddressRequest, AnnotationError> {
         let mut problems = Vec::new();
         let request = AddressRequest {
-            ipv6: resolve::<V6>(self.ipv6, self.cidr6, cidrs.ipv6, &mut problems),
-            ipv4: resolve::<V4>(self.ipv4, self.cidr4, cidrs.ipv4, &mut problems),
+            ipv6: granted::<V6>(self.ipv6, cidrs.ipv6, allowed)
+                .unwrap_or_else(|| resolve::<V6>(self.ipv6, self.cidr6, cidrs.ipv6, &mut problems)),
+            ipv4: granted::<V4>(self.ipv4, cidrs.ipv4, allowed)
+                .unwrap_or_else(|| resolve::<V4>(self.ipv4, self.cidr4, cidrs.ipv4, &mut problems)),
             algorithm: self.algorithm.unwrap_or_default(),
         };
         let (has_v6, has_v4) = (request.ipv6 != FamilyRequest::None, request.ipv4 != FamilyRequest::None);
@@ -142,6 +151,9 @@ impl Annotations {
             for &address in &self.anycast {
                 if let Some(prefix) = cidrs.iter().find(|prefix| prefix.contains(&address)) {
                     problems.push(AnnotationProblem::AnycastInPrefix { address, prefix });
+                } else if !allowed.allow_anycast(address) {
+                    let allowed = allowed.anycast.clone();
+                    problems.push(AnnotationProblem::AnycastNotAllowed { address, allowed });
                 } else if (address.is_ipv6() && !has_v6) || (address.is_ipv4() && !has_v4) {
                     problems.push(AnnotationProblem::AnycastWithoutFamily { address });
                 }
@@ -217,6 +229,17 @@ fn contradiction<F: Family>(
             cidr: cidr.to_string(),
         });
     }
+}
+
+/// An address outside the node's prefix that the operator allows.
+fn granted<F: Family>(
+    wish: Wish<F::Address>,
+    of_the_node: Option<F::Net>,
+    allowed: &AllowedPrefixes,
+) -> Option<FamilyRequest<F::Address, F::Net>> {
+    let Wish::Exactly(address) = wish else { return None };
+    let is_of_the_node = of_the_node.is_some_and(|net| F::contains(net, address));
+    (!is_of_the_node && allowed.allow_fixed(address.into())).then_some(FamilyRequest::Granted(address))
 }
 
 fn resolve<F: Family>(

@@ -81,8 +81,14 @@ pub trait Dataplane: fmt::Debug + Send + Sync + 'static {
     /// Makes the blackhole routes of the node's prefixes equal to `prefixes`.
     async fn set_summaries(&self, prefixes: &BTreeSet<IpNet>) -> Result<(), DataplaneError>;
 
-    /// Makes the node's routes to anycast addresses equal to `routes`.
+    /// Makes the node's routes to anycast addresses equal to `routes`. A route that changes is
+    /// there all the time.
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError>;
+
+    /// The anycast addresses that the node's routes make announced, each with the links that it
+    /// is reached over: what the last [`set_anycast`](Self::set_anycast) made of `announced` ones,
+    /// also that of an agent before this one.
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError>;
 
     /// Waits until somebody else may have changed something of Flock's on the node, and
     /// tells what is worth a look.
@@ -150,13 +156,29 @@ pub struct FoundLink {
     pub mtu: u32,
 }
 
-/// One anycast address and the attachments on this node that serve it.
+/// One anycast address and the attachments on this node that it is reached at. There is at most
+/// one for each address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnycastRoute {
     /// The address.
     pub address: IpAddr,
-    /// Who serves it: at least one; several share it by a multipath route.
+    /// Who has it: at least one; several share it by a multipath route.
     pub servers: Vec<AnycastServer>,
+    /// Whether the network is to hear of it. Otherwise the route stands by: it takes what is on
+    /// its way to pods that are not ready any more, and a route from a BGP peer goes before it.
+    pub announced: bool,
+}
+
+impl AnycastRoute {
+    /// One that is announced.
+    pub fn announced(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
+        Self { address, servers, announced: true }
+    }
+
+    /// One that stands by.
+    pub fn standby(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
+        Self { address, servers, announced: false }
+    }
 }
 
 /// One attachment that serves an anycast address.

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Runtimes lose containers without a DEL, and call no GC: [`Handler::collect`] finds what
-//! they leave.
+//! they leave. [`Handler::run_readiness`] has anycast addresses announced while pods that
+//! serve them are ready.
 //!
 //! # Invariants
 //!
@@ -41,7 +42,7 @@ use tokio::sync::Notify;
 use crate::announcer::{Announcements, RouteAnnouncer};
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState, NodeCidrs};
 use crate::clock::Clock;
-use crate::dataplane::{AnycastRoute, AnycastServer, Dataplane, NodeFacts};
+use crate::dataplane::{AnycastRoute, Dataplane, NodeFacts};
 use crate::deletions::QueuedDeletion;
 use crate::excerpt;
 use crate::ipam::{Ipam, Usage};
@@ -52,6 +53,7 @@ use crate::retry::Retry;
 use crate::store::Store;
 
 mod add;
+mod anycast;
 mod check;
 mod collect;
 mod del;
@@ -61,6 +63,7 @@ mod gc;
 mod keeper;
 mod mend;
 mod queued;
+mod readiness;
 mod reconfigure;
 mod recover;
 mod repair;
@@ -75,8 +78,10 @@ pub use queued::{QueuedDeletions, Replay};
 pub use recover::Recovery;
 pub use status::Status;
 
+pub(crate) use anycast::{anycast_routes, ready_in_kernel};
 use collect::Suspects;
 use due::{Due, Untold};
+use readiness::Readiness;
 
 /// One of each backend. Tests swap a field.
 #[derive(Debug, Clone)]
@@ -135,8 +140,8 @@ impl Settings {
 /// queued where that is done, beside which there may be [`del`](Self::del) already; then
 /// [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and
 /// [`status`](Self::status) in any order and concurrency, with [`run_reaper`](Self::run_reaper),
-/// [`run_collector`](Self::run_collector) and [`run_keeper`](Self::run_keeper) going on beside
-/// them.
+/// [`run_collector`](Self::run_collector), [`run_keeper`](Self::run_keeper) and
+/// [`run_readiness`](Self::run_readiness) going on beside them.
 pub struct Handler {
     backends: Backends,
     settings: Settings,
@@ -158,6 +163,8 @@ pub struct Handler {
     due: Due,
     /// Why the last attempt failed, also where it is not tried again.
     unannounced: Mutex<Option<String>>,
+    /// Which pods are ready.
+    readiness: Mutex<Readiness>,
     /// What looked dead at the last look.
     suspects: Mutex<Suspects>,
     /// How many of them were deleted so far.
@@ -188,6 +195,7 @@ impl Handler {
             configuring: tokio::sync::Mutex::new(()),
             due: Due::default(),
             unannounced: Mutex::default(),
+            readiness: Mutex::default(),
             suspects: Mutex::default(),
             collected: AtomicU64::new(0),
         }
@@ -243,7 +251,7 @@ impl Handler {
 
     async fn try_announce(&self, change: Change, announced: &mut Announced) -> Result<(), HandlerError> {
         let records = self.backends.store.list().await?;
-        let routes = anycast_routes(&records);
+        let routes = self.anycast_routes(&records);
         match change {
             Change::Gain => {
                 self.backends.dataplane.set_anycast(&routes).await?;
@@ -258,6 +266,12 @@ impl Handler {
         }
     }
 
+    /// The anycast routes of `records` as they should be now.
+    fn anycast_routes(&self, records: &[Attachment]) -> Vec<AnycastRoute> {
+        let ready = self.ready_servers(records);
+        anycast_routes(records, &self.node().config.allowed, |record| ready.contains(&record.key))
+    }
+
     async fn sync(
         &self,
         records: &[Attachment],
@@ -270,12 +284,15 @@ impl Handler {
             return Ok(());
         }
         announced.something = true;
+        let (anycast, standby): (Vec<_>, Vec<_>) = routes.iter().partition(|route| route.announced);
+        let addresses = |routes: Vec<&AnycastRoute>| routes.iter().map(|route| route.address).collect();
         let wanted = Announcements {
             asn: node.config.bgp.as_ref().map_or(0, |bgp| bgp.asn),
             router_id: router_id(&node),
             peers: node.config.bgp.as_ref().map_or_else(Vec::new, |bgp| bgp.peers.clone()),
             summaries: node.config.cidrs.iter().collect(),
-            anycast: routes.iter().map(|route| route.address).collect(),
+            anycast: addresses(anycast),
+            standby: addresses(standby),
             exceptions: exceptions(records, node.config.cidrs),
         };
         Ok(self.backends.announcer.sync(&wanted).await?)
@@ -339,7 +356,8 @@ struct Announced {
 }
 
 /// What happens to the anycast addresses of this node: a route is there before its
-/// address is announced, and goes after the address has been withdrawn.
+/// address is announced, and goes after the address has been withdrawn. One that stands by
+/// instead does not go.
 #[derive(Debug, Clone, Copy)]
 enum Change {
     Gain,
@@ -350,20 +368,6 @@ impl fmt::Debug for Handler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handler").field("backends", &self.backends).finish_non_exhaustive()
     }
-}
-
-/// Who serves which anycast address, of the attachments that are complete.
-pub(crate) fn anycast_routes<'a>(records: impl IntoIterator<Item = &'a Attachment>) -> Vec<AnycastRoute> {
-    let mut servers: BTreeMap<IpAddr, Vec<AnycastServer>> = BTreeMap::new();
-    for record in records.into_iter().filter(|record| record.state == AttachmentState::Committed) {
-        for address in &record.anycast {
-            servers.entry(*address).or_default().push(AnycastServer {
-                key: record.key.clone(),
-                host_interface: record.host_interface.clone(),
-            });
-        }
-    }
-    servers.into_iter().map(|(address, servers)| AnycastRoute { address, servers }).collect()
 }
 
 /// The addresses of pods that got them before the node's prefixes were changed to `cidrs`.

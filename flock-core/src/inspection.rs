@@ -41,6 +41,9 @@ pub struct View {
     pub leases: Vec<HeldLease>,
     /// Attachments that are being made, changed or taken away, or wait for that; ordered by key.
     pub busy: Vec<Busy>,
+    /// Attachments with anycast addresses whose pods are ready, so that they serve them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ready: BTreeSet<AttachmentKey>,
     /// The control socket of the BGP speaker that the agent configures, if it configures one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<std::path::PathBuf>,

@@ -195,6 +195,8 @@ pub enum FamilyRequest<A, N> {
     From(N),
     /// This address and no other. It must be inside the node's prefix.
     Exactly(A),
+    /// This address and no other, in whatever prefix: whoever asks knows that the node may give it.
+    Granted(A),
 }
 
 /// How an address is chosen where the choice is free.

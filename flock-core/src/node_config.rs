@@ -11,6 +11,10 @@ use crate::attachment::NodeCidrs;
 use crate::excerpt::{self, quoted};
 use crate::name::NodeName;
 
+mod allowed;
+
+pub use allowed::AllowedPrefixes;
+
 /// The API group and version of the manifest.
 pub const API_VERSION: &str = "flock.fritzlab.net/v1alpha1";
 /// The kind of the manifest.
@@ -50,6 +54,12 @@ pub struct Spec {
     /// Of the pods' interfaces, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// The prefixes of the addresses that pods may serve as anycast addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub anycast_prefixes: Vec<String>,
+    /// The prefixes of the addresses that pods may ask to be given exactly, beside the node's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub static_prefixes: Vec<String>,
     /// Whom to announce to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp: Option<BgpSpec>,
@@ -90,6 +100,8 @@ pub struct NodeConfig {
     pub cidrs: NodeCidrs,
     /// Of the pods' interfaces, in bytes, where it is set.
     pub mtu: Option<u32>,
+    /// Which addresses pods may have beside those of `cidrs`.
+    pub allowed: AllowedPrefixes,
     /// Whom to announce to, where it is set.
     pub bgp: Option<Bgp>,
 }
@@ -161,9 +173,11 @@ impl NodeConfig {
                 problems.push(format!("spec.mtu is {mtu}, expected {least} to {MAX_MTU}"));
             }
         }
+        let allowed =
+            AllowedPrefixes::read(&spec.anycast_prefixes, &spec.static_prefixes, cidrs, &mut problems);
         let bgp = spec.bgp.as_ref().map(|bgp| bgp_part(bgp, cidrs, &mut problems));
         match name {
-            Some(name) if problems.is_empty() => Ok(Self { name, cidrs, mtu: spec.mtu, bgp }),
+            Some(name) if problems.is_empty() => Ok(Self { name, cidrs, mtu: spec.mtu, allowed, bgp }),
             _ => Err(NodeConfigError {
                 what: format!("{KIND} {}", excerpt::line(&manifest.metadata.name)),
                 problems,
@@ -175,7 +189,8 @@ impl NodeConfig {
 /// What would be read as this configuration.
 impl From<&NodeConfig> for Manifest {
     fn from(config: &NodeConfig) -> Self {
-        let NodeConfig { name, cidrs, mtu, bgp } = config;
+        let NodeConfig { name, cidrs, mtu, allowed, bgp } = config;
+        let texts = |prefixes: &[IpNet]| prefixes.iter().map(ToString::to_string).collect();
         let bgp = bgp.clone().map(|Bgp { asn, router_id, peers }| BgpSpec { asn, router_id, peers });
         Self {
             api_version: API_VERSION.to_owned(),
@@ -185,6 +200,8 @@ impl From<&NodeConfig> for Manifest {
                 cidr6: cidrs.ipv6.map(|cidr| cidr.to_string()),
                 cidr4: cidrs.ipv4.map(|cidr| cidr.to_string()),
                 mtu: *mtu,
+                anycast_prefixes: texts(&allowed.anycast),
+                static_prefixes: texts(&allowed.fixed),
                 bgp,
             },
         }
@@ -198,11 +215,7 @@ fn cidr6(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv6Net> {
             .push(format!("spec.cidr6 is {}, expected an IPv6 prefix like 2001:db8:1::/64", quoted(text)));
         return None;
     };
-    let address = net.network();
-    // Embedded IPv4 addresses (RFC 4291, section 2.5.5), loopback among them.
-    let reserved = address.to_ipv4().is_some();
-    let unusable = address.is_multicast() || address.is_unicast_link_local() || reserved;
-    usable_prefix("spec.cidr6", IpNet::V6(net), unusable, problems).then_some(net)
+    usable_prefix("spec.cidr6", IpNet::V6(net), problems).then_some(net)
 }
 
 fn cidr4(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv4Net> {
@@ -211,14 +224,20 @@ fn cidr4(text: Option<&str>, problems: &mut Vec<String>) -> Option<Ipv4Net> {
         problems.push(format!("spec.cidr4 is {}, expected an IPv4 prefix like 10.0.1.0/24", quoted(text)));
         return None;
     };
-    let address = net.network();
-    // "This network" and what is reserved (RFC 6890).
-    let reserved = matches!(address.octets()[0], 0 | 240..);
-    let unusable = address.is_multicast() || address.is_link_local() || address.is_loopback() || reserved;
-    usable_prefix("spec.cidr4", IpNet::V4(net), unusable, problems).then_some(net)
+    usable_prefix("spec.cidr4", IpNet::V4(net), problems).then_some(net)
 }
 
-fn usable_prefix(field: &str, net: IpNet, unusable: bool, problems: &mut Vec<String>) -> bool {
+fn is_unusable(net: IpNet) -> bool {
+    let is_other = match net.network() {
+        // Embedded IPv4 addresses (RFC 4291, section 2.5.5), loopback among them.
+        IpAddr::V6(address) => address.to_ipv4().is_some(),
+        // "This network" and what is reserved (RFC 6890).
+        IpAddr::V4(address) => address.is_loopback() || matches!(address.octets()[0], 0 | 240..),
+    };
+    net.network().is_multicast() || is_link_local(net.network()) || is_other
+}
+
+fn usable_prefix(field: &str, net: IpNet, problems: &mut Vec<String>) -> bool {
     let before = problems.len();
     if net.addr() != net.network() {
         problems.push(format!(
@@ -227,10 +246,9 @@ fn usable_prefix(field: &str, net: IpNet, unusable: bool, problems: &mut Vec<Str
         ));
     }
     if net.prefix_len() == 0 {
-        problems
-            .push(format!("{field} is {net}, which is the default route; expected this node's own prefix"));
+        problems.push(format!("{field} is {net}, which is the default route; expected a longer prefix"));
     }
-    if unusable {
+    if is_unusable(net) {
         problems.push(format!(
             "{field} is {net}, expected a unicast prefix that is not link-local, loopback or reserved"
         ));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use flock_core::attachment::Attachment;
 use flock_core::dataplane::conformance::{DataplaneHarness, wanted};
-use flock_core::dataplane::{Dataplane, MemoryDataplane};
+use flock_core::dataplane::{AnycastServer, Dataplane, MemoryDataplane};
 use flock_core::name::InterfaceName;
 use ipnet::IpNet;
 
@@ -77,13 +77,17 @@ impl DataplaneHarness for Node {
     }
 
     async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-        let routes = self.dataplane.anycast().into_iter();
-        routes
-            .map(|(address, servers)| {
-                (address, servers.into_iter().map(|server| server.host_interface).collect())
-            })
-            .collect()
+        links(self.dataplane.anycast())
     }
+
+    async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+        links(self.dataplane.standby())
+    }
+}
+
+fn links(routes: BTreeMap<IpAddr, BTreeSet<AnycastServer>>) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+    let over = |servers: BTreeSet<AnycastServer>| servers.into_iter().map(|server| server.host_interface);
+    routes.into_iter().map(|(address, servers)| (address, over(servers).collect())).collect()
 }
 
 #[tokio::test]

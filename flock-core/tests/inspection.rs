@@ -30,6 +30,7 @@ metadata: {name: host001}
 spec:
   cidr6: 2001:db8:1::/64
   cidr4: 10.0.1.0/24
+  anycastPrefixes: ['2001:db8:a::/48']
   bgp: {asn: 64512, peers: [{name: tor1, address: 2001:db8:ffff::1, asn: 64500}]}
 ";
 
@@ -116,7 +117,8 @@ impl World {
 
     async fn look(&self, views: Option<[View; 2]>) -> Look {
         let records = [self.contents(), self.contents()];
-        let kernel = Kernel::look(&*self.dataplane, &records[0], &config(), BOOT).await.unwrap();
+        let view = views.as_ref().map(|[before, _]| before);
+        let kernel = Kernel::look(&*self.dataplane, &records[0], &config(), BOOT, view).await.unwrap();
         let spoken = self.spoken.clone();
         let (boot_id, deletions) = (BOOT.to_owned(), Vec::new());
         Look { config: config(), boot_id, records, views, deletions, kernel, spoken }

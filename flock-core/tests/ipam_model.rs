@@ -165,12 +165,14 @@ fn allocate(window: Window) -> impl Strategy<Value = Step> {
         4 => Just(FamilyRequest::Any),
         3 => (0..WINDOW, 0..=4_u8).prop_map(move |(at, bits)| FamilyRequest::From(window.net6(at, bits))),
         2 => any_address().prop_map(move |at| FamilyRequest::Exactly(window.v6(at))),
+        1 => any_address().prop_map(move |at| FamilyRequest::Granted(window.v6(at))),
     ];
     let ipv4 = prop_oneof![
         2 => Just(FamilyRequest::None),
         4 => Just(FamilyRequest::Any),
         3 => (0..WINDOW, 0..=4_u8).prop_map(move |(at, bits)| FamilyRequest::From(window.net4(at, bits))),
         2 => any_address().prop_map(move |at| FamilyRequest::Exactly(window.v4(at))),
+        1 => any_address().prop_map(move |at| FamilyRequest::Granted(window.v4(at))),
     ];
     (owners(), ipv6, ipv4, algorithm).prop_map(|(owner, ipv6, ipv4, algorithm)| {
         Step::Allocate(owner, AddressRequest { ipv6, ipv4, algorithm })

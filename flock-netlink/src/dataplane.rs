@@ -1,7 +1,7 @@
 //! The dataplane as its users see it.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use flock_core::dataplane::{
     AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
     NodeWanted, Stray,
 };
+use flock_core::name::InterfaceName;
 use futures_util::future::try_join_all;
 use ipnet::IpNet;
 use tokio::sync::Mutex;
@@ -152,6 +153,10 @@ impl Dataplane for NetlinkDataplane {
             worker.set_anycast(&routes)
         };
         self.workers.run(job).await
+    }
+
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
+        self.workers.run(Worker::announced_anycast).await
     }
 
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {

@@ -111,6 +111,11 @@ pub const LINK_GROUP: u32 = 0x666c_6f63;
 /// The link group that links are moved into in order to be removed together ("flod").
 pub const DOOMED_LINK_GROUP: u32 = 0x666c_6f64;
 
-/// The metric of routes to anycast addresses, which tells them from the routes
-/// to pods' own addresses.
+/// The metric of routes to anycast addresses that are announced, which tells them from
+/// the routes to pods' own addresses.
 pub const ANYCAST_METRIC: u32 = 512;
+
+/// The metric of routes to anycast addresses that are not announced, since no pod that has the
+/// address is ready: worse than that of any route that a BGP speaker makes, so that they only
+/// take what would have no other way.
+pub const STANDBY_METRIC: u32 = 32_768;

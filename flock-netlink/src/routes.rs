@@ -6,18 +6,22 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use flock_core::attachment::Addresses;
 use flock_core::dataplane::{AnycastRoute, DataplaneError};
+use flock_core::name::InterfaceName;
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::conversation::{Conversation, Request};
-use crate::links::{kernel, link_of, perform, remove};
+use crate::links::{every_link, is_of_flock, kernel, link_of, perform, remove};
 use crate::messages;
 use crate::worker::Worker;
-use crate::{ANYCAST_METRIC, ROUTE_PROTOCOL};
+use crate::{ANYCAST_METRIC, ROUTE_PROTOCOL, STANDBY_METRIC};
 
 /// An interface, and the gateway behind it where the family needs one.
 pub(crate) type Hop = (u32, Option<Ipv6Addr>);
+
+/// The hops of routes to anycast addresses, by address and metric.
+pub(crate) type AnycastHops = BTreeMap<(IpAddr, u32), BTreeSet<Hop>>;
 
 impl Worker {
     /// Makes the blackhole routes of ours equal to `prefixes`.
@@ -55,16 +59,14 @@ impl Worker {
         }
     }
 
-    fn make_anycast(&mut self, wanted: &BTreeMap<IpAddr, BTreeSet<Hop>>) -> Result<(), DataplaneError> {
-        let found: BTreeMap<IpAddr, BTreeSet<Hop>> = own_routes(&mut self.node)?
-            .iter()
-            .filter(|route| messages::metric(route) == ANYCAST_METRIC)
-            .filter_map(|route| Some((messages::destination(route)?.addr(), hops_of(route))))
-            .collect();
+    /// What comes comes before what goes: an address whose route becomes one of the other kind has
+    /// one all the time.
+    fn make_anycast(&mut self, wanted: &AnycastHops) -> Result<(), DataplaneError> {
+        let found: AnycastHops = own_routes(&mut self.node)?.iter().filter_map(anycast_hops).collect();
         let mut requests = Vec::new();
-        for (address, hops) in wanted {
-            let route = RouteNetlinkMessage::NewRoute(anycast_route(*address, hops));
-            match found.get(address) {
+        for (key, hops) in wanted {
+            let route = RouteNetlinkMessage::NewRoute(anycast_route(*key, hops));
+            match found.get(key) {
                 Some(same) if same == hops => {}
                 Some(_) => requests.push(Request::replace(route)),
                 None => requests.push(Request::create(route)),
@@ -73,8 +75,8 @@ impl Worker {
         perform(&mut self.node, &requests, "anycast")?;
         let removed: Vec<Request> = found
             .keys()
-            .filter(|address| !wanted.contains_key(address))
-            .map(|address| anycast_route(*address, &BTreeSet::new()))
+            .filter(|key| !wanted.contains_key(key))
+            .map(|key| anycast_route(*key, &BTreeSet::new()))
             .map(|route| Request::plain(RouteNetlinkMessage::DelRoute(route)))
             .collect();
         remove(&mut self.node, &removed, "anycast")
@@ -86,26 +88,19 @@ impl Worker {
     pub(crate) fn leave_anycast(&mut self, links: &BTreeSet<u32>) -> Result<(), DataplaneError> {
         let mut requests = Vec::new();
         for route in own_routes(&mut self.node)? {
-            if messages::metric(&route) != ANYCAST_METRIC {
-                continue;
-            }
-            let Some(prefix) = messages::destination(&route) else { continue };
-            let hops = hops_of(&route);
+            let Some((key, hops)) = anycast_hops(&route) else { continue };
             let left: BTreeSet<Hop> =
                 hops.iter().filter(|(index, _)| !links.contains(index)).copied().collect();
             if !left.is_empty() && left != hops {
-                let route = anycast_route(prefix.addr(), &left);
+                let route = anycast_route(key, &left);
                 requests.push(Request::replace(RouteNetlinkMessage::NewRoute(route)));
             }
         }
         perform(&mut self.node, &requests, "anycast").map(drop)
     }
 
-    /// The next hops of each address, for those servers whose links are there.
-    pub(crate) fn hops(
-        &mut self,
-        routes: &[AnycastRoute],
-    ) -> Result<BTreeMap<IpAddr, BTreeSet<Hop>>, DataplaneError> {
+    /// The next hops of each route, for those servers whose links are there.
+    pub(crate) fn hops(&mut self, routes: &[AnycastRoute]) -> Result<AnycastHops, DataplaneError> {
         let servers: BTreeSet<_> = routes.iter().flat_map(|route| &route.servers).collect();
         let questions: Vec<Request> = servers
             .iter()
@@ -119,29 +114,57 @@ impl Worker {
                 links.insert(server, link.index);
             }
         }
-        let mut wanted: BTreeMap<IpAddr, BTreeSet<Hop>> = BTreeMap::new();
+        let mut wanted = AnycastHops::new();
         for route in routes {
+            let metric = if route.announced { ANYCAST_METRIC } else { STANDBY_METRIC };
             for server in &route.servers {
                 if let Some(index) = links.get(server) {
                     let gateway =
                         route.address.is_ipv6().then(|| server.key.mac_addresses().pod.link_local());
-                    wanted.entry(route.address).or_default().insert((*index, gateway));
+                    wanted.entry((route.address, metric)).or_default().insert((*index, gateway));
                 }
             }
         }
         Ok(wanted)
     }
+
+    /// The anycast addresses that are announced, with the links that they are reached over.
+    pub(crate) fn announced_anycast(&mut self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
+        let links: BTreeMap<u32, InterfaceName> = every_link(&mut self.node)?
+            .into_iter()
+            .filter(is_of_flock)
+            .filter_map(|link| Some((link.index, InterfaceName::new(link.name).ok()?)))
+            .collect();
+        let mut found = Vec::new();
+        for ((address, metric), hops) in own_routes(&mut self.node)?.iter().filter_map(anycast_hops) {
+            let over = hops.iter().filter_map(|(index, _)| links.get(index));
+            found.extend(over.filter(|_| metric == ANYCAST_METRIC).map(|link| (address, link.clone())));
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a route of ours with this metric leads to an anycast address.
+pub(crate) fn is_anycast_metric(metric: u32) -> bool {
+    [ANYCAST_METRIC, STANDBY_METRIC].contains(&metric)
+}
+
+/// Address, metric and hops of a route of ours, if it leads to an anycast address.
+pub(crate) fn anycast_hops(route: &RouteMessage) -> Option<((IpAddr, u32), BTreeSet<Hop>)> {
+    let metric = messages::metric(route);
+    let address = messages::destination(route)?.addr();
+    is_anycast_metric(metric).then(|| ((address, metric), hops_of(route)))
 }
 
 /// A route over `hops`. IPv6 takes several hops only with gateways, and
 /// replaces a route only by one of the same sort: so there it is always a
 /// gateway, the pod's link-local address, that a permanent entry resolves.
-fn anycast_route(address: IpAddr, hops: &BTreeSet<Hop>) -> RouteMessage {
+fn anycast_route((address, metric): (IpAddr, u32), hops: &BTreeSet<Hop>) -> RouteMessage {
     let mut message = messages::route_to(IpNet::from(address));
     if address.is_ipv4() {
         message.header.scope = RouteScope::Link;
     }
-    message.attributes.push(RouteAttribute::Priority(ANYCAST_METRIC));
+    message.attributes.push(RouteAttribute::Priority(metric));
     if !hops.is_empty() {
         let hops = hops.iter().map(|(index, gateway)| messages::next_hop(*index, *gateway)).collect();
         message.attributes.push(RouteAttribute::MultiPath(hops));
@@ -149,7 +172,7 @@ fn anycast_route(address: IpAddr, hops: &BTreeSet<Hop>) -> RouteMessage {
     message
 }
 
-pub(crate) fn hops_of(route: &RouteMessage) -> BTreeSet<Hop> {
+fn hops_of(route: &RouteMessage) -> BTreeSet<Hop> {
     let v6 = |attributes: &[RouteAttribute]| match messages::gateway(attributes) {
         Some(IpAddr::V6(gateway)) => Some(gateway),
         _ => None,
@@ -170,7 +193,7 @@ pub(crate) fn pod_addresses(
 ) -> Result<BTreeMap<u32, Addresses>, DataplaneError> {
     let mut found: BTreeMap<u32, Addresses> = BTreeMap::new();
     for route in own_routes(conversation)? {
-        let is_pods = route.header.kind == RouteType::Unicast && messages::metric(&route) != ANYCAST_METRIC;
+        let is_pods = route.header.kind == RouteType::Unicast && !is_anycast_metric(messages::metric(&route));
         let Some(index) = messages::output_interface(&route).filter(|_| is_pods) else { continue };
         let addresses = found.entry(index).or_default();
         match messages::destination(&route).map(|prefix| prefix.addr()) {

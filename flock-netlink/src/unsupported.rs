@@ -1,6 +1,7 @@
 //! Where there is no netlink.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -9,6 +10,7 @@ use flock_core::dataplane::{
     AnycastRoute, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift, NodeFacts,
     NodeWanted, Stray,
 };
+use flock_core::name::InterfaceName;
 use ipnet::IpNet;
 
 /// There can be none on this platform.
@@ -62,6 +64,10 @@ impl Dataplane for NetlinkDataplane {
     }
 
     async fn set_anycast(&self, _routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
+        match *self {}
+    }
+
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
         match *self {}
     }
 

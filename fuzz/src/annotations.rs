@@ -16,11 +16,17 @@ use flock_core::attachment::{Addresses, AttachmentKey, NodeCidrs};
 use flock_core::clock::ManualClock;
 use flock_core::ipam::{AddressRequest, FamilyRequest, Ipam, LeaseOwner, MemoryIpam};
 use flock_core::name::{ContainerId, InterfaceName, PodKey};
-use flock_core::node_config::{API_VERSION, KIND, Manifest, Metadata, NodeConfig, Spec};
+use flock_core::node_config::{API_VERSION, AllowedPrefixes, KIND, Manifest, Metadata, NodeConfig, Spec};
 use futures_util::FutureExt as _;
 use ipnet::IpNet;
 
 use crate::message::assert_readable;
+
+/// The operator lets pods serve whatever they like, and have nothing else of others.
+static ANYTHING: LazyLock<AllowedPrefixes> = LazyLock::new(|| {
+    let all = ["::/0", "0.0.0.0/0"].map(|prefix| prefix.parse().unwrap_or_else(|error| panic!("{error}")));
+    AllowedPrefixes { anycast: all.into(), fixed: Vec::new() }
+});
 
 /// Reads `data` as a node's prefixes and a pod's annotations.
 pub fn check(data: &[u8]) {
@@ -41,7 +47,7 @@ pub fn check(data: &[u8]) {
     };
     valid(&annotations);
     let Some(node) = node(first) else { return };
-    let request = match annotations.request(&node) {
+    let request = match annotations.request(&node, &ANYTHING) {
         Ok(request) => request,
         Err(error) => return assert_readable(&error),
     };
@@ -117,7 +123,7 @@ fn allocated(request: &AddressRequest, node: &NodeCidrs) {
     if let Some(address) = ipv6 {
         assert!(node.contain(address.into()), "{address}");
         match request.ipv6 {
-            FamilyRequest::Exactly(asked) => assert_eq!(address, asked),
+            FamilyRequest::Exactly(asked) | FamilyRequest::Granted(asked) => assert_eq!(address, asked),
             FamilyRequest::From(part) => assert!(part.contains(&address), "{address} is not of {part}"),
             FamilyRequest::Any | FamilyRequest::None => {}
         }
@@ -125,7 +131,7 @@ fn allocated(request: &AddressRequest, node: &NodeCidrs) {
     if let Some(address) = ipv4 {
         assert!(node.contain(address.into()), "{address}");
         match request.ipv4 {
-            FamilyRequest::Exactly(asked) => assert_eq!(address, asked),
+            FamilyRequest::Exactly(asked) | FamilyRequest::Granted(asked) => assert_eq!(address, asked),
             FamilyRequest::From(part) => assert!(part.contains(&address), "{address} is not of {part}"),
             FamilyRequest::Any | FamilyRequest::None => {}
         }
@@ -143,6 +149,7 @@ fn announced(annotations: &Annotations, node: &NodeCidrs) {
         peers: Vec::new(),
         summaries: node.iter().collect(),
         anycast: annotations.anycast().iter().copied().collect(),
+        standby: [].into(),
         exceptions: BTreeSet::new(),
     };
     let text = RENDERER.render(&wanted).unwrap_or_else(|error| panic!("{error}"));

@@ -118,7 +118,7 @@ fn refused(error: &NodeConfigError) {
 }
 
 fn valid(config: &NodeConfig) {
-    let NodeConfig { name, cidrs, mtu, bgp } = config;
+    let NodeConfig { name, cidrs, mtu, allowed, bgp } = config;
     assert!((1..=253).contains(&name.as_str().len()), "{name}");
     assert!(
         name.as_str().bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
@@ -130,6 +130,15 @@ fn valid(config: &NodeConfig) {
     }
     let least = if cidrs.ipv6.is_some() { 1280 } else { 68 };
     assert!(mtu.is_none_or(|mtu| (least..=65_535).contains(&mtu)), "{mtu:?}");
+    for prefix in allowed.anycast.iter().chain(&allowed.fixed) {
+        assert_eq!(*prefix, prefix.trunc());
+        assert_ne!(prefix.prefix_len(), 0);
+    }
+    for prefix in &allowed.anycast {
+        let others = cidrs.iter().chain(allowed.fixed.iter().copied());
+        let mut meeting = others.filter(|other| other.contains(prefix) || prefix.contains(other));
+        assert_eq!(meeting.next(), None, "{prefix}");
+    }
     let Some(bgp) = bgp else { return };
     assert!(bgp.asn != 0 && bgp.router_id.is_none_or(|id| !id.is_unspecified()), "{bgp:?}");
     let names: BTreeSet<&str> = bgp.peers.iter().map(|peer| peer.name.as_str()).collect();

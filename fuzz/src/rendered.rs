@@ -86,6 +86,7 @@ fn announcements(config: &NodeConfig) -> Announcements {
         peers,
         summaries: cidrs.iter().collect(),
         anycast: BTreeSet::new(),
+        standby: [].into(),
         exceptions: BTreeSet::new(),
     }
 }

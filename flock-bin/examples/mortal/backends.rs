@@ -15,6 +15,7 @@ use flock_core::dataplane::{
 };
 use flock_core::handler::Backends;
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
+use flock_core::name::InterfaceName;
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
@@ -129,6 +130,10 @@ impl<T: Dataplane + ?Sized> Dataplane for Mortal<T> {
 
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
         self.fate.around("dataplane.set_anycast", self.inner.set_anycast(routes)).await
+    }
+
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
+        self.fate.around("dataplane.announced_anycast", self.inner.announced_anycast()).await
     }
 
     /// No call that counts: it waits for others, and changes nothing.

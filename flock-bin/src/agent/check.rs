@@ -153,7 +153,7 @@ impl Judge<'_> {
         };
         let queue = DeletionQueue::of_run_dir(&self.options.run_dir);
         let deletions = tokio::task::spawn_blocking(move || queue.inspect()).await??;
-        let kernel = Kernel::look(&*self.dataplane, &before, &config, &self.boot_id).await?;
+        let kernel = Kernel::look(&*self.dataplane, &before, &config, &self.boot_id, view.as_ref()).await?;
         let spoken = self.spoken(view.as_ref(), &config).await;
         let (view_after, after) = self.records().await?;
         let views = view.zip(view_after).map(|(before, after)| [before, after]);

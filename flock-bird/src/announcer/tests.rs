@@ -62,6 +62,7 @@ fn state(number: u8) -> Announcements {
         peers: Vec::new(),
         summaries: ["10.0.1.0/24".parse().unwrap()].into(),
         anycast: [IpAddr::from([198, 51, 100, number])].into(),
+        standby: [].into(),
         exceptions: [].into(),
     }
 }

@@ -23,7 +23,9 @@ pub(super) fn check(wanted: &Announcements) -> Result<(), AnnounceError> {
     for summary in &wanted.summaries {
         check_summary(*summary, &mut problems);
     }
-    for (kind, addresses) in [("anycast", &wanted.anycast), ("pod's", &wanted.exceptions)] {
+    for (kind, addresses) in
+        [("anycast", &wanted.anycast), ("anycast", &wanted.standby), ("pod's", &wanted.exceptions)]
+    {
         for address in addresses {
             if let Some(what) = unannounceable(*address) {
                 problems.push(format!(

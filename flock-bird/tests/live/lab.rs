@@ -157,6 +157,7 @@ pub(crate) fn wanted(anycast: &[&str]) -> Announcements {
         peers: vec![peer("tor-v6", "2001:db8:ffff::1"), peer("tor-v4", "192.0.2.254")],
         summaries: ["2001:db8:1::/64", "10.0.1.0/24"].map(|prefix| prefix.parse().unwrap()).into(),
         anycast: anycast.iter().map(|address| address.parse().unwrap()).collect(),
+        standby: [].into(),
         exceptions: [].into(),
     }
 }

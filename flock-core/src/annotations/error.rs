@@ -1,5 +1,6 @@
 //! What can be wrong with annotations.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -10,7 +11,7 @@ use crate::retry::Retry;
 
 /// Why a pod's annotations can't be followed: every reason, not only the first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", listed(.problems))]
+#[error("{}", listed(.problems, "; ", "and "))]
 pub struct AnnotationError {
     /// At least one.
     pub problems: Vec<AnnotationProblem>,
@@ -87,6 +88,18 @@ pub enum AnnotationProblem {
         /// The node's prefix.
         prefix: IpNet,
     },
+    /// An anycast address that the operator does not let pods have.
+    #[error(
+        "annotation {ANYCAST} names {address}, expected an address of {}; \
+         a prefix that pods may serve has to be in spec.anycastPrefixes of the NodeConfig",
+        prefixes(.allowed)
+    )]
+    AnycastNotAllowed {
+        /// The anycast address.
+        address: IpAddr,
+        /// The prefixes whose addresses may be served.
+        allowed: Vec<IpNet>,
+    },
     /// An anycast address that the pod could not answer from.
     #[error(
         "annotation {ANYCAST} names {address}, but the pod gets no {} address and so has no route to answer by; \
@@ -110,14 +123,21 @@ impl AnnotationError {
     }
 }
 
-/// As many as are read; a pod may have thousands of annotations.
-fn listed(problems: &[AnnotationProblem]) -> String {
-    const SHOWN: usize = 8;
-    let mut shown: Vec<String> = problems.iter().take(SHOWN).map(ToString::to_string).collect();
-    if let Some(more) = problems.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-        shown.push(format!("and {more} more"));
+fn prefixes(allowed: &[IpNet]) -> String {
+    if allowed.is_empty() {
+        return "a prefix that is allowed, and this node allows none".to_owned();
     }
-    shown.join("; ")
+    listed(allowed, " or ", "")
+}
+
+/// As many as are read; a pod may have thousands of annotations.
+fn listed(things: &[impl Display], between: &str, last: &str) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<String> = things.iter().take(SHOWN).map(ToString::to_string).collect();
+    if things.len() > SHOWN {
+        shown.push(format!("{last}{} more", things.len() - SHOWN));
+    }
+    shown.join(between)
 }
 
 fn families(v6: bool, v4: bool) -> &'static str {

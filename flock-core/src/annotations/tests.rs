@@ -70,13 +70,67 @@ fn without_annotations_a_pod_gets_what_the_node_has() {
         (v4_only(), FamilyRequest::None, FamilyRequest::Any),
     ] {
         let algorithm = Algorithm::Sequential;
-        assert_eq!(asked.request(&node).unwrap(), AddressRequest { ipv6, ipv4, algorithm });
+        assert_eq!(asked.request(&node, &allowed()).unwrap(), AddressRequest { ipv6, ipv4, algorithm });
+    }
+}
+
+/// What the operator lets pods have beside the node's prefixes.
+fn allowed() -> AllowedPrefixes {
+    let prefixes = |texts: [&str; 2]| texts.map(|text| text.parse().unwrap()).to_vec();
+    AllowedPrefixes {
+        anycast: prefixes(["2001:db8:a::/48", "192.0.2.0/24"]),
+        fixed: prefixes(["2001:db8:f::/64", "203.0.113.0/24"]),
     }
 }
 
 #[test]
+fn an_address_outside_the_node_s_prefix_is_granted_where_the_operator_allows_it() {
+    let asked = parse(&[(IPV6, "2001:db8:f::7"), (IPV4, "203.0.113.7")]).unwrap();
+    // Also where the node has nothing of that family to give by itself.
+    for node in [dual(), v6_only(), v4_only(), NONE] {
+        let request = asked.request(&node, &allowed()).unwrap();
+        assert_eq!(request.ipv6, FamilyRequest::Granted("2001:db8:f::7".parse().unwrap()));
+        assert_eq!(request.ipv4, FamilyRequest::Granted("203.0.113.7".parse().unwrap()));
+    }
+    // What is allowed for others to serve is not a pod's own.
+    for (address, expected) in [("192.0.2.7", "192.0.2.7"), ("203.0.112.255", "203.0.112.255")] {
+        let request = parse(&[(IPV4, address)]).unwrap().request(&dual(), &allowed()).unwrap();
+        assert_eq!(request.ipv4, FamilyRequest::Exactly(expected.parse().unwrap()));
+    }
+    // One of the node's own prefix needs nobody's leave.
+    let wide = AllowedPrefixes { fixed: vec!["10.0.0.0/8".parse().unwrap()], ..AllowedPrefixes::default() };
+    let request = parse(&[(IPV4, "10.0.1.7")]).unwrap().request(&dual(), &wide).unwrap();
+    assert_eq!(request.ipv4, FamilyRequest::Exactly("10.0.1.7".parse().unwrap()));
+}
+
+#[test]
+fn an_anycast_address_that_is_not_allowed_is_refused() {
+    for (address, allowed, expected) in [
+        ("198.51.100.1", allowed(), "expected an address of 2001:db8:a::/48 or 192.0.2.0/24; "),
+        // A pod's own address is nobody else's.
+        ("203.0.113.1", allowed(), "expected an address of 2001:db8:a::/48 or 192.0.2.0/24; "),
+        (
+            "2001:db8:b::1",
+            AllowedPrefixes::default(),
+            "a prefix that is allowed, and this node allows none; ",
+        ),
+    ] {
+        let asked = parse(&[(ANYCAST, address)]).unwrap();
+        let error = asked.request(&dual(), &allowed).unwrap_err().to_string();
+        let named = format!("annotation flock.fritzlab.net/anycast names {address}, ");
+        assert!(error.starts_with(&named) && error.contains(expected), "{error}\nexpected: {expected}");
+        assert!(error.contains("spec.anycastPrefixes of the NodeConfig"), "{error}");
+    }
+    let many = (0..20).map(|number| format!("192.0.2.{number}/32").parse().unwrap()).collect();
+    let allowed = AllowedPrefixes { anycast: many, ..AllowedPrefixes::default() };
+    let error = parse(&[(ANYCAST, "198.51.100.1")]).unwrap().request(&dual(), &allowed).unwrap_err();
+    assert!(error.to_string().contains("192.0.2.7/32 or 12 more"), "{error}");
+}
+
+#[test]
 fn annotations_become_a_request() {
-    let request = |annotations: &[(&str, &str)]| parse(annotations).unwrap().request(&dual()).unwrap();
+    let request =
+        |annotations: &[(&str, &str)]| parse(annotations).unwrap().request(&dual(), &allowed()).unwrap();
     assert_eq!(request(&[(IPV6, "false")]).ipv6, FamilyRequest::None);
     assert_eq!(request(&[(IPV4, "false")]).ipv4, FamilyRequest::None);
     assert_eq!(request(&[(IPV6, "true")]).ipv6, FamilyRequest::Any);
@@ -244,6 +298,9 @@ fn a_message_does_not_grow_with_the_number_of_problems() {
     assert_eq!(error.problems.len(), 1000);
     let message = error.to_string();
     assert!(message.len() < 4096 && message.ends_with("; and 992 more"), "{message}");
+    // What is shown is all of it.
+    let error = parse(&others.iter().take(8).map(|key| (key.as_str(), "")).collect::<Vec<_>>()).unwrap_err();
+    assert!(!error.to_string().contains(" more"), "{error}");
 }
 
 #[test]
@@ -263,7 +320,7 @@ fn what_the_node_does_not_have_is_refused_when_asked_for() {
         ((CIDR6, "2001:db8:1::/80"), v4_only(), "IPv6", "cidr6"),
     ] {
         let (key, value) = annotation;
-        let error = parse(&[annotation]).unwrap().request(&node).unwrap_err().to_string();
+        let error = parse(&[annotation]).unwrap().request(&node, &allowed()).unwrap_err().to_string();
         assert_eq!(
             error,
             format!(
@@ -272,7 +329,7 @@ fn what_the_node_does_not_have_is_refused_when_asked_for() {
             )
         );
     }
-    assert!(parse(&[(IPV4, "false")]).unwrap().request(&v6_only()).is_ok());
+    assert!(parse(&[(IPV4, "false")]).unwrap().request(&v6_only(), &allowed()).is_ok());
 }
 
 #[test]
@@ -284,7 +341,7 @@ fn a_pod_without_any_address_is_refused() {
         (&both[1..], v4_only(), "IPv4 only"),
         (&[], NONE, "no prefix at all"),
     ] {
-        let error = parse(annotations).unwrap().request(&node).unwrap_err().to_string();
+        let error = parse(annotations).unwrap().request(&node, &allowed()).unwrap_err().to_string();
         let expected = format!("no address family is left for this pod: the node has {has}");
         assert!(error.starts_with(&expected), "{error}\nexpected: {expected}");
     }
@@ -293,7 +350,7 @@ fn a_pod_without_any_address_is_refused() {
 #[test]
 fn an_anycast_address_needs_a_pod_that_can_answer() {
     let error = |annotations: &[(&str, &str)], node: NodeCidrs| {
-        parse(annotations).unwrap().request(&node).unwrap_err().to_string()
+        parse(annotations).unwrap().request(&node, &allowed()).unwrap_err().to_string()
     };
     assert_eq!(
         error(&[(ANYCAST, "192.0.2.53")], v6_only()),
@@ -306,7 +363,7 @@ fn an_anycast_address_needs_a_pod_that_can_answer() {
         "annotation flock.fritzlab.net/anycast names 2001:db8:1::53, which is in this node's prefix 2001:db8:1::/64 \
          for the pods' own addresses; expected an address outside it"
     );
-    assert!(parse(&[(ANYCAST, "2001:db8:a::53,192.0.2.53")]).unwrap().request(&dual()).is_ok());
+    assert!(parse(&[(ANYCAST, "2001:db8:a::53,192.0.2.53")]).unwrap().request(&dual(), &allowed()).is_ok());
 }
 
 fn any_wish<A: std::fmt::Debug + Clone + 'static>(
@@ -366,7 +423,7 @@ proptest! {
             Ok(annotations) => {
                 prop_assert_eq!(Annotations::parse(&annotations.to_map()), Ok(annotations.clone()));
                 for node in [dual(), v6_only(), v4_only(), NONE] {
-                    let _ = annotations.request(&node);
+                    let _ = annotations.request(&node, &allowed());
                 }
             }
             Err(error) => prop_assert!(!error.problems.is_empty() && !error.to_string().is_empty()),

@@ -11,7 +11,7 @@ use crate::ipam::Algorithm;
 
 /// What is different between the two families.
 pub(super) trait Family {
-    type Address: Copy + PartialEq + Display + FromStr;
+    type Address: Copy + PartialEq + Display + FromStr + Into<IpAddr>;
     type Net: Copy + Display + FromStr + Into<IpNet>;
     const NAME: &'static str;
     const WISH_KEY: &'static str;

@@ -201,6 +201,7 @@ pub fn example() -> Announcements {
         ],
         summaries: ["2001:db8:1::/64", "10.0.1.0/24"].map(|net| net.parse().unwrap()).into(),
         anycast: ["2001:db8:a::53", "198.51.100.53"].map(|address| address.parse().unwrap()).into(),
+        standby: [].into(),
         exceptions: BTreeSet::new(),
     }
 }

@@ -65,8 +65,11 @@ pub trait DataplaneHarness: Send + Sync {
     /// Takes away a blackhole route, as somebody else would.
     async fn lose_summary(&self, prefix: IpNet);
 
-    /// The anycast routes that the backend has made, with the links that they lead over.
+    /// The announced anycast routes that the backend has made, with the links that they lead over.
     async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>>;
+
+    /// The same of those that stand by.
+    async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>>;
 }
 
 /// Makes one `#[tokio::test]` of each case of
@@ -118,6 +121,7 @@ macro_rules! dataplane_conformance {
             anycast_routes_are_made_equal
             anycast_routes_leave_out_links_that_are_gone
             anycast_routes_are_no_pod_routes
+            an_anycast_route_is_announced_or_stands_by
             a_node_as_it_should_be_has_no_differences
             check_node_tells_summaries
             check_node_tells_anycast_routes
@@ -474,9 +478,9 @@ pub async fn anycast_routes_are_made_equal(harness: &dyn DataplaneHarness) {
         let routes: Vec<AnycastRoute> = [anycast_v6(), anycast_v4()]
             .into_iter()
             .filter(|_| !servers.is_empty())
-            .map(|address| AnycastRoute {
-                address,
-                servers: servers.iter().map(|attachment| server(attachment)).collect(),
+            .map(|address| {
+                let servers = servers.iter().map(|attachment| server(attachment));
+                AnycastRoute::announced(address, servers.collect())
             })
             .collect();
         dataplane.set_anycast(&routes).await.unwrap();
@@ -487,6 +491,40 @@ pub async fn anycast_routes_are_made_equal(harness: &dyn DataplaneHarness) {
     }
 }
 
+/// There is one route of either kind for an address, and only the announced ones are told.
+pub async fn an_anycast_route_is_announced_or_stands_by(harness: &dyn DataplaneHarness) {
+    let dataplane = harness.dataplane();
+    let (one, two) = (attached_server(harness, 1).await, attached_server(harness, 2).await);
+    let (both, second) = (vec![server(&one), server(&two)], vec![server(&two)]);
+    let kinds = [
+        [
+            AnycastRoute::announced(anycast_v6(), both.clone()),
+            AnycastRoute::standby(anycast_v4(), both.clone()),
+        ],
+        [AnycastRoute::standby(anycast_v6(), second.clone()), AnycastRoute::announced(anycast_v4(), second)],
+        [AnycastRoute::announced(anycast_v6(), both.clone()), AnycastRoute::announced(anycast_v4(), both)],
+    ];
+    for routes in kinds {
+        dataplane.set_anycast(&routes).await.unwrap();
+        let over = |announced: bool| -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+            let links = |route: &AnycastRoute| {
+                route.servers.iter().map(|server| server.host_interface.clone()).collect()
+            };
+            let of_kind = routes.iter().filter(|route| route.announced == announced);
+            of_kind.map(|route| (route.address, links(route))).collect()
+        };
+        assert_eq!(harness.anycast().await, over(true), "announced");
+        assert_eq!(harness.standby().await, over(false), "standing by");
+        let mut told: BTreeMap<IpAddr, BTreeSet<InterfaceName>> = BTreeMap::new();
+        for (address, interface) in dataplane.announced_anycast().await.unwrap() {
+            told.entry(address).or_default().insert(interface);
+        }
+        assert_eq!(told, over(true), "told as announced");
+    }
+    dataplane.set_anycast(&[]).await.unwrap();
+    assert!(harness.standby().await.is_empty());
+}
+
 /// A link that is not there, or that is another attachment's, serves nothing.
 pub async fn anycast_routes_leave_out_links_that_are_gone(harness: &dyn DataplaneHarness) {
     let dataplane = harness.dataplane();
@@ -494,10 +532,8 @@ pub async fn anycast_routes_leave_out_links_that_are_gone(harness: &dyn Dataplan
     let stranger = wanted(harness, 3).await;
     let mut impostor = server(&stranger);
     impostor.host_interface = one.host_interface.clone();
-    let routes = [AnycastRoute {
-        address: anycast_v6(),
-        servers: vec![server(&one), server(&two), server(&stranger), impostor],
-    }];
+    let servers = vec![server(&one), server(&two), server(&stranger), impostor];
+    let routes = [AnycastRoute::announced(anycast_v6(), servers)];
     dataplane.set_anycast(&routes).await.unwrap();
     let links = BTreeSet::from([one.host_interface.clone(), two.host_interface.clone()]);
     assert_eq!(harness.anycast().await, BTreeMap::from([(anycast_v6(), links)]));
@@ -519,7 +555,7 @@ pub async fn anycast_routes_are_no_pod_routes(harness: &dyn DataplaneHarness) {
     let attachment = attached_server(harness, 1).await;
     let summaries = BTreeSet::from(["2001:db8:1::/64".parse().unwrap()]);
     dataplane.set_summaries(&summaries).await.unwrap();
-    let routes = [AnycastRoute { address: anycast_v6(), servers: vec![server(&attachment)] }];
+    let routes = [AnycastRoute::announced(anycast_v6(), vec![server(&attachment)])];
     dataplane.set_anycast(&routes).await.unwrap();
     assert_no_drift(dataplane, &attachment).await;
     dataplane.set_anycast(&[]).await.unwrap();

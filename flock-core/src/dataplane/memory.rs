@@ -42,12 +42,19 @@ struct Model {
     /// The routes to pods' own addresses, with the link that each leads over.
     routes: BTreeMap<IpNet, InterfaceName>,
     summaries: BTreeSet<IpNet>,
-    anycast: BTreeMap<IpAddr, BTreeSet<AnycastServer>>,
+    anycast: BTreeMap<IpAddr, Served>,
     /// What was not told yet.
     disturbance: Disturbance,
     damage: Damage,
     calls: u64,
     failing_call: Option<u64>,
+}
+
+/// A route to an anycast address.
+#[derive(Debug, PartialEq, Eq)]
+struct Served {
+    servers: BTreeSet<AnycastServer>,
+    announced: bool,
 }
 
 #[derive(Debug)]
@@ -174,9 +181,14 @@ impl MemoryDataplane {
         self.lock().summaries.clone()
     }
 
-    /// The routes to anycast addresses, over the links that are there.
+    /// The routes to anycast addresses that are announced, over the links that are there.
     pub fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
-        self.lock().anycast.clone()
+        self.lock().anycast_routes(true)
+    }
+
+    /// The routes to anycast addresses that stand by, over the links that are there.
+    pub fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
+        self.lock().anycast_routes(false)
     }
 
     /// Whether the attachment has its link and all its routes.
@@ -270,6 +282,14 @@ impl Dataplane for MemoryDataplane {
         Ok(())
     }
 
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
+        let announced = self.call()?.anycast_routes(true);
+        let over = |(address, servers): (IpAddr, BTreeSet<AnycastServer>)| {
+            servers.into_iter().map(move |server| (address, server.host_interface))
+        };
+        Ok(announced.into_iter().flat_map(over).collect())
+    }
+
     /// Is no call that counts: it waits, and others go on meanwhile.
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {
         loop {
@@ -353,21 +373,25 @@ impl Model {
     fn remove_link(&mut self, name: &InterfaceName) {
         self.links.remove(name);
         self.routes.retain(|_, over| over != name);
-        for servers in self.anycast.values_mut() {
-            servers.retain(|server| server.host_interface != *name);
+        for served in self.anycast.values_mut() {
+            served.servers.retain(|server| server.host_interface != *name);
         }
-        self.anycast.retain(|_, servers| !servers.is_empty());
+        self.anycast.retain(|_, served| !served.servers.is_empty());
     }
 
-    /// Who of `routes` serves what, of those whose links are there.
-    fn anycast_of(&self, routes: &[AnycastRoute]) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
-        let mut served: BTreeMap<IpAddr, BTreeSet<AnycastServer>> = BTreeMap::new();
-        for route in routes {
-            for server in route.servers.iter().filter(|server| self.has_link_of(server)) {
-                served.entry(route.address).or_default().insert(server.clone());
-            }
-        }
-        served
+    /// `routes` over the links that are there.
+    fn anycast_of(&self, routes: &[AnycastRoute]) -> BTreeMap<IpAddr, Served> {
+        let over = |route: &AnycastRoute| {
+            let servers = route.servers.iter().filter(|server| self.has_link_of(server)).cloned();
+            (route.address, Served { servers: servers.collect(), announced: route.announced })
+        };
+        let all = routes.iter().map(over);
+        all.filter(|(_, served)| !served.servers.is_empty()).collect()
+    }
+
+    fn anycast_routes(&self, announced: bool) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
+        let routes = self.anycast.iter().filter(|(_, served)| served.announced == announced);
+        routes.map(|(address, served)| (*address, served.servers.clone())).collect()
     }
 
     fn has_link_of(&self, server: &AnycastServer) -> bool {

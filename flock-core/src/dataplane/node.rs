@@ -33,13 +33,20 @@ pub enum NodeDrift {
     Anycast {
         /// The address.
         address: IpAddr,
+        /// Whether the route is one that is announced, or one that stands by.
+        announced: bool,
         /// The links that it should lead over, as far as they are there and up.
         expected: BTreeSet<String>,
         /// Those that it leads over; none without a route.
         found: BTreeSet<String>,
     },
     /// A route to an anycast address is there that should not be.
-    AnycastUnexpected(IpAddr),
+    AnycastUnexpected {
+        /// The address.
+        address: IpAddr,
+        /// Whether the route is one that is announced, or one that stands by.
+        announced: bool,
+    },
     /// The pods' IPv4 gateway is not an address of the node.
     GatewayMissing(IpAddr),
     /// A setting has another value.
@@ -81,17 +88,21 @@ impl fmt::Display for NodeDrift {
             Self::SummaryUnexpected(prefix) => {
                 write!(f, "there is a blackhole route of {prefix}, which is not a prefix of this node")
             }
-            Self::Anycast { address, expected, found } => write!(
+            Self::Anycast { address, announced, expected, found } => write!(
                 f,
-                "the route to the anycast address {address} leads over {}, expected {}",
+                "the {}route to the anycast address {address} leads over {}, expected {}",
+                kind(*announced),
                 list(found),
                 list(expected)
             ),
-            Self::AnycastUnexpected(address) => {
+            Self::AnycastUnexpected { address, announced: true } => {
                 write!(
                     f,
                     "there is a route to the anycast address {address}, which no pod of this node serves"
                 )
+            }
+            Self::AnycastUnexpected { address, announced: false } => {
+                write!(f, "there is a standby route to the anycast address {address}, which needs none")
             }
             Self::GatewayMissing(address) => {
                 write!(f, "the pods' gateway {address} is not an address of the node's lo")
@@ -117,6 +128,10 @@ impl fmt::Display for Stray {
             ),
         }
     }
+}
+
+fn kind(announced: bool) -> &'static str {
+    if announced { "" } else { "standby " }
 }
 
 fn list(names: &BTreeSet<String>) -> String {

@@ -8,7 +8,7 @@ use crate::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState, N
 use crate::cni::{Call, CniResult};
 use crate::dataplane::DataplaneError;
 use crate::handler::{Change, Handler, HandlerError, Node};
-use crate::ipam::{AddressRequest, Algorithm, IpamError, LeaseOwner};
+use crate::ipam::{AddressRequest, Algorithm, FamilyRequest, IpamError, LeaseOwner};
 use crate::pods::PodRef;
 
 /// Where nothing says what the MTU is: that of Ethernet.
@@ -83,8 +83,9 @@ impl Handler {
         let annotations = self.annotations(call, deadline).await?;
         // After the wait: the configuration may have changed meanwhile.
         let node = self.node();
-        let request = annotations.request(&node.config.cidrs)?;
+        let request = annotations.request(&node.config.cidrs, &node.config.allowed)?;
         spare_the_node(&node, annotations.anycast())?;
+        spare_the_node(&node, &granted(&request))?;
         let owner = LeaseOwner { key: call.key.clone(), pod: call.args.pod.clone() };
         let addresses = self.allocate(&owner, &request).await?;
         let [host_interface, _] = call.key.host_interface_candidates();
@@ -102,6 +103,7 @@ impl Handler {
             boot_id: self.settings.boot_id.clone(),
             created_ms: self.backends.clock.unix_ms(),
         };
+        self.find_readiness(&attachment).await;
         match self.commit(&mut attachment).await {
             Ok(()) => Ok(attachment),
             Err(error) => {
@@ -179,11 +181,24 @@ impl Handler {
     }
 }
 
-/// A pod that served an address of the node itself, or of a router, would take it away.
-fn spare_the_node(node: &Node, anycast: &[IpAddr]) -> Result<(), IpamError> {
+/// The addresses outside the node's prefixes that the pod is to be given.
+fn granted(request: &AddressRequest) -> Vec<IpAddr> {
+    let ipv6 = match request.ipv6 {
+        FamilyRequest::Granted(address) => Some(IpAddr::V6(address)),
+        _ => None,
+    };
+    let ipv4 = match request.ipv4 {
+        FamilyRequest::Granted(address) => Some(IpAddr::V4(address)),
+        _ => None,
+    };
+    ipv6.into_iter().chain(ipv4).collect()
+}
+
+/// A pod that had an address of the node itself, or of a router, would take it away.
+fn spare_the_node(node: &Node, wanted: &[IpAddr]) -> Result<(), IpamError> {
     let peers = node.config.bgp.iter().flat_map(|bgp| &bgp.peers).map(|peer| peer.address);
     let peers: Vec<IpAddr> = peers.collect();
-    for address in anycast.iter().copied() {
+    for address in wanted.iter().copied() {
         if node.facts.addresses.contains(&address) {
             return Err(IpamError::Reserved { address, reason: "one of this node's own addresses" });
         }

@@ -49,7 +49,7 @@ impl Handler {
         let found = self.backends.dataplane.check_node(&wanted).await?;
         let lost = found.into_iter().filter_map(|drift| match drift {
             // Other servers of the address may come or go at the moment.
-            NodeDrift::Anycast { address, expected, found }
+            NodeDrift::Anycast { address, expected, found, .. }
                 if expected.contains(link) && !found.contains(link) =>
             {
                 Some(Drift::RouteMissing(Side::Host, IpNet::from(address)))

@@ -337,7 +337,7 @@ impl Handler {
         if has(|drift| matches!(drift, NodeDrift::SummaryMissing(_) | NodeDrift::SummaryUnexpected(_))) {
             dataplane.set_summaries(&wanted.summaries).await?;
         }
-        if has(|drift| matches!(drift, NodeDrift::Anycast { .. } | NodeDrift::AnycastUnexpected(_))) {
+        if has(|drift| matches!(drift, NodeDrift::Anycast { .. } | NodeDrift::AnycastUnexpected { .. })) {
             dataplane.set_anycast(&wanted.anycast).await?;
         }
         Ok(())

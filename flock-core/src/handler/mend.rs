@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use crate::attachment::Attachment;
 use crate::dataplane::{DataplaneError, Drift, NodeWanted, Side};
-use crate::handler::{Handler, anycast_routes};
+use crate::handler::Handler;
 
 /// What became of an attachment that was compared with the kernel.
 #[derive(Debug)]
@@ -47,7 +47,11 @@ impl Handler {
 
     /// What the node itself is to have, beside these records' attachments.
     pub(super) fn node_wanted(&self, records: Vec<Attachment>) -> NodeWanted {
-        NodeWanted { summaries: self.summaries(), anycast: anycast_routes(&records), attachments: records }
+        NodeWanted {
+            summaries: self.summaries(),
+            anycast: self.anycast_routes(&records),
+            attachments: records,
+        }
     }
 }
 

@@ -45,6 +45,7 @@ impl Handler {
         let salvaged = self.salvage(unreadable).await?;
         let mut recovery = Recovery { salvaged, ..Recovery::default() };
         let (committed, unfinished) = self.read_records(&mut recovery).await?;
+        self.recall_readiness(&committed).await?;
         self.mend_all(&committed, &mut recovery).await?;
         let undone = unfinished.len();
         self.reap_now(unfinished).await;

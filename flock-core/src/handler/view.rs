@@ -10,6 +10,7 @@ use crate::node_config::Manifest;
 impl Handler {
     /// What is in force, who holds what, and what is being worked on at the moment.
     pub async fn view(&self) -> Result<View, HandlerError> {
+        let records = self.backends.store.list().await?;
         let leases = self.backends.ipam.leases().await?;
         // After the leases: one that was found by itself may be of a call that is at work.
         let busy = self.busy();
@@ -21,6 +22,7 @@ impl Handler {
                 .map(|lease| HeldLease { key: lease.owner.key, addresses: lease.addresses })
                 .collect(),
             busy: busy.into_values().collect(),
+            ready: self.ready_servers(&records),
             speaker: None,
         })
     }

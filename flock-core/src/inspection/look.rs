@@ -1,9 +1,11 @@
 //! Looking at everything once.
 
+use std::collections::BTreeSet;
+
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
 use crate::deletions::QueuedDeletion;
-use crate::handler::anycast_routes;
+use crate::handler::{anycast_routes, ready_in_kernel};
 use crate::inspection::{Difference, Spoken, View};
 use crate::node_config::NodeConfig;
 use crate::store::Contents;
@@ -40,28 +42,38 @@ pub struct Kernel {
     pub drifts: Vec<(Attachment, Vec<Drift>)>,
     /// How the node differs beside them.
     pub node: Vec<NodeDrift>,
+    /// Which attachments with anycast addresses are taken to serve them.
+    pub ready: BTreeSet<AttachmentKey>,
 }
 
 impl Kernel {
-    /// Compares the kernel with what `records` and `config` say.
+    /// Compares the kernel with what `records` and `config` say. Where there is no `view` of an
+    /// agent, nobody knows which pods are ready: those are taken for it that the kernel's routes
+    /// announce.
     pub async fn look(
         dataplane: &dyn Dataplane,
         records: &Contents,
         config: &NodeConfig,
         boot_id: &str,
+        view: Option<&View>,
     ) -> Result<Self, DataplaneError> {
         let of_boot = || records.records.values().filter(|record| record.boot_id == boot_id);
         let committed: Vec<Attachment> =
             of_boot().filter(|record| record.state == AttachmentState::Committed).cloned().collect();
+        let ready = match view {
+            Some(view) => view.ready.clone(),
+            None => ready_in_kernel(&committed, &dataplane.announced_anycast().await?),
+        };
+        let is_ready = |record: &Attachment| ready.contains(&record.key);
         let wanted = NodeWanted {
             summaries: config.cidrs.iter().collect(),
-            anycast: anycast_routes(&committed),
+            anycast: anycast_routes(&committed, &config.allowed, is_ready),
             attachments: of_boot().cloned().collect(),
         };
         let links = dataplane.list().await?;
         let drifts = dataplane.check(&committed).await?;
         let node = dataplane.check_node(&wanted).await?;
-        Ok(Self { links, drifts: committed.into_iter().zip(drifts).collect(), node })
+        Ok(Self { links, drifts: committed.into_iter().zip(drifts).collect(), node, ready })
     }
 
     fn has_link_of(&self, key: &AttachmentKey) -> bool {
@@ -128,7 +140,9 @@ impl Look {
 
     /// Whether nothing happened to the attachment, and nobody works on it.
     pub(super) fn is_steady(&self, key: &AttachmentKey) -> bool {
+        let mut ready = self.views.iter().flatten().map(|view| view.ready.contains(key));
         self.before().records.get(key) == self.after().records.get(key)
+            && ready.all(|ready| ready == self.kernel.ready.contains(key))
             && self.views.iter().flatten().all(|view| !view.is_busy(key))
     }
 

@@ -17,7 +17,7 @@ pub(super) const SPEAKER: &str = "BIRD";
 impl Look {
     pub(super) fn compare_node(&self, found: &mut Vec<Difference>) {
         let settled = self.kernel.node.iter().filter(|drift| match drift {
-            NodeDrift::Anycast { address, .. } | NodeDrift::AnycastUnexpected(address) => {
+            NodeDrift::Anycast { address, .. } | NodeDrift::AnycastUnexpected { address, .. } => {
                 self.is_settled(*address)
             }
             NodeDrift::Stray(Stray::Route { interface: Some(interface), .. }) => {
@@ -71,7 +71,9 @@ impl Look {
     fn announced(&self) -> BTreeSet<IpNet> {
         let cidrs = self.config.cidrs;
         let committed = || self.after().records.values().filter(|record| self.is_committed(record));
-        let anycast = anycast_routes(committed()).into_iter().map(|route| route.address);
+        let is_ready = |record: &Attachment| self.kernel.ready.contains(&record.key);
+        let routes = anycast_routes(committed(), &self.config.allowed, is_ready);
+        let anycast = routes.into_iter().filter(|route| route.announced).map(|route| route.address);
         let hosts = anycast.chain(exceptions(committed(), cidrs));
         hosts.map(IpNet::from).chain(cidrs.iter()).collect()
     }

@@ -236,6 +236,7 @@ macro_rules! ipam_conformance {
             every_address_of_a_point_to_point_prefix_is_given
             parts_give_their_first_and_last_address
             parts_do_not_give_what_the_prefix_never_gives
+            a_granted_address_may_be_outside_the_prefix
             only_families_that_were_asked_for_are_given
             families_without_a_prefix_are_refused
             exact_addresses_are_given_as_asked

@@ -216,6 +216,7 @@ fn of_any_family<A: Into<IpAddr>, N: Into<IpNet>>(
         FamilyRequest::Any => FamilyRequest::Any,
         FamilyRequest::From(pool) => FamilyRequest::From(pool.into()),
         FamilyRequest::Exactly(address) => FamilyRequest::Exactly(address.into()),
+        FamilyRequest::Granted(address) => FamilyRequest::Granted(address.into()),
     }
 }
 
@@ -226,7 +227,7 @@ fn is_satisfied(request: FamilyRequest<IpAddr, IpNet>, held: Option<IpAddr>) -> 
         FamilyRequest::None => held.is_none(),
         FamilyRequest::Any => held.is_some(),
         FamilyRequest::From(pool) => held.is_some_and(|held| pool.contains(&held)),
-        FamilyRequest::Exactly(address) => held == Some(address),
+        FamilyRequest::Exactly(address) | FamilyRequest::Granted(address) => held == Some(address),
     }
 }
 

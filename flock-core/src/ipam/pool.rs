@@ -67,15 +67,17 @@ impl Pool {
         algorithm: Algorithm,
         random: &mut SplitMix64,
     ) -> Result<Option<Choice>, IpamError> {
-        if request == FamilyRequest::None {
-            return Ok(None);
+        match request {
+            FamilyRequest::None => return Ok(None),
+            FamilyRequest::Granted(address) => return self.granted(address).map(Some),
+            FamilyRequest::Any | FamilyRequest::From(_) | FamilyRequest::Exactly(_) => {}
         }
         let prefix = self.prefix.as_ref().ok_or_else(|| IpamError::NoFamily {
             family: self.family.name(),
             key: self.family.config_key(),
         })?;
         let net = match request {
-            FamilyRequest::None => return Ok(None),
+            FamilyRequest::None | FamilyRequest::Granted(_) => return Ok(None),
             FamilyRequest::Exactly(address) => return self.exactly(prefix, address).map(Some),
             FamilyRequest::From(pool) if prefix.span.contains_span(Span::of(pool)) => pool.trunc(),
             FamilyRequest::From(pool) => {
@@ -100,11 +102,16 @@ impl Pool {
     }
 
     fn exactly(&self, prefix: &Prefix, address: IpAddr) -> Result<Choice, IpamError> {
-        let point = point_of(address);
-        if !prefix.span.contains(point) {
+        if !prefix.span.contains(point_of(address)) {
             return Err(IpamError::OutsidePrefix { address, prefix: prefix.net });
         }
-        if let Some(reason) = prefix.reserved(point) {
+        self.granted(address)
+    }
+
+    fn granted(&self, address: IpAddr) -> Result<Choice, IpamError> {
+        let point = point_of(address);
+        let of_the_prefix = self.prefix.as_ref().filter(|prefix| prefix.span.contains(point));
+        if let Some(reason) = of_the_prefix.and_then(|prefix| prefix.reserved(point)) {
             return Err(IpamError::Reserved { address, reason });
         }
         if let Some(holder) = self.holder(address) {

@@ -10,6 +10,8 @@ spec:
   cidr6: 2001:db8:1::/64
   cidr4: 10.0.1.0/24
   mtu: 1500
+  anycastPrefixes: ['2001:db8:a::/48', 198.51.100.0/24]
+  staticPrefixes: [203.0.113.0/24]
   bgp:
     asn: 64512
     routerId: 192.0.2.1
@@ -25,6 +27,17 @@ fn a_full_manifest_is_read() {
     assert_eq!(config.cidrs.ipv6.unwrap().to_string(), "2001:db8:1::/64");
     assert_eq!(config.cidrs.ipv4.unwrap().to_string(), "10.0.1.0/24");
     assert_eq!(config.mtu, Some(1500));
+    for (address, anycast, fixed) in [
+        ("2001:db8:a::53", true, false),
+        ("198.51.100.255", true, false),
+        ("203.0.113.0", false, true),
+        ("10.0.1.1", false, false),
+        ("2001:db8:b::", false, false),
+    ] {
+        let address = address.parse().unwrap();
+        let allowed = (config.allowed.allow_anycast(address), config.allowed.allow_fixed(address));
+        assert_eq!(allowed, (anycast, fixed), "{address}");
+    }
     let bgp = config.bgp.unwrap();
     assert_eq!((bgp.asn, bgp.router_id), (64512, Some(Ipv4Addr::new(192, 0, 2, 1))));
     assert_eq!(bgp.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["tor1", "tor2"]);
@@ -67,6 +80,24 @@ fn contradictions_are_refused_with_the_field_and_what_is_expected() {
         ("10.0.1.0/24", "240.0.0.0/8", "expected a unicast prefix"),
         ("10.0.1.0/24", "0.0.0.0/8", "expected a unicast prefix"),
         ("2001:db8:1::/64", "::ffff:10.0.0.0/104", "expected a unicast prefix"),
+        ("198.51.100.0/24", "example", "spec.anycastPrefixes[1] is \"example\", expected a prefix like"),
+        (
+            "198.51.100.0/24",
+            "198.51.100.1/24",
+            "spec.anycastPrefixes[1] is 198.51.100.1/24, which has bits set",
+        ),
+        ("203.0.113.0/24", "'ff02::/16'", "spec.staticPrefixes[0] is ff02::/16, expected a unicast prefix"),
+        ("203.0.113.0/24", "0.0.0.0/0", "spec.staticPrefixes[0] is 0.0.0.0/0, which is the default route"),
+        (
+            "198.51.100.0/24",
+            "203.0.113.64/26",
+            "spec.anycastPrefixes[1] is 203.0.113.64/26, which overlaps 203.0.113.0/24 of spec.staticPrefixes",
+        ),
+        (
+            "198.51.100.0/24",
+            "10.0.0.0/16",
+            "spec.anycastPrefixes[1] is 10.0.0.0/16, which overlaps 10.0.1.0/24 of the node's own prefixes",
+        ),
         ("mtu: 1500", "mtu: 1000", "spec.mtu is 1000, expected 1280 to 65535"),
         ("asn: 64512", "asn: 0", "spec.bgp.asn is 0, which is reserved"),
         ("routerId: 192.0.2.1", "routerId: 0.0.0.0", "spec.bgp.routerId is 0.0.0.0"),
@@ -122,4 +153,12 @@ fn a_node_without_any_prefix_is_refused() {
 fn a_misspelt_key_is_not_ignored() {
     let error = NodeConfig::from_yaml(&FULL.replace("mtu:", "mttu:"), "x").unwrap_err().to_string();
     assert!(error.contains("mttu"), "{error}");
+}
+
+#[test]
+fn a_list_of_prefixes_has_an_end() {
+    let many: Vec<String> = (0..257).map(|number| format!("'2001:db8:a:{number:x}::/64'")).collect();
+    let text = FULL.replace("203.0.113.0/24", &many.join(", "));
+    let error = NodeConfig::from_yaml(&text, "x").unwrap_err().to_string();
+    assert!(error.contains("spec.staticPrefixes has 257 prefixes, expected at most 256"), "{error}");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use flock_core::attachment::AttachmentKey;
 use flock_core::cni::{Call, CniResult, Verb};
-use flock_core::dataplane::NodeFacts;
+use flock_core::dataplane::{AnycastRoute, Dataplane, NodeFacts};
 use flock_core::handler::{Backends, Handler, HandlerError, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::name::ContainerId;
@@ -221,6 +221,24 @@ async fn check_names_the_anycast_routes_that_are_gone_and_a_repeated_add_brings_
     for pod in [1, 2] {
         node.check(pod).await.unwrap();
     }
+}
+
+/// A route that has lost another of its servers still leads to this one.
+#[tokio::test]
+async fn check_says_nothing_of_an_anycast_route_that_has_lost_another_server() {
+    let world = World::new();
+    let node = recovered(&world).await;
+    let served = [("anycast", "2001:db8:a::1")];
+    for pod in [1, 2] {
+        node.add(pod, &served).await.unwrap();
+    }
+    let (address, mut servers) = world.dataplane.anycast().pop_first().unwrap();
+    servers.retain(|server| server.key == key(1));
+    let route = AnycastRoute::announced(address, servers.into_iter().collect());
+    world.dataplane.set_anycast(&[route]).await.unwrap();
+    node.check(1).await.unwrap();
+    let said = node.check(2).await.unwrap_err().to_string();
+    assert!(said.contains("the route to 2001:db8:a::1/128 is missing"), "{said}");
 }
 
 /// Nobody takes an address of the node or of a router away by serving it.

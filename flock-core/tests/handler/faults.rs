@@ -19,6 +19,7 @@ use flock_core::dataplane::{
     NodeWanted, Stray,
 };
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
+use flock_core::name::InterfaceName;
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
@@ -281,6 +282,13 @@ impl<T: Dataplane> Dataplane for Faulty<T> {
             return Err(DataplaneError::Backend(INJECTED.into()));
         }
         self.faults.after(self.inner.set_anycast(routes)).await
+    }
+
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
+        if self.faults.turn("dataplane.announced_anycast").await {
+            return Err(DataplaneError::Backend(INJECTED.into()));
+        }
+        self.faults.after(self.inner.announced_anycast()).await
     }
 
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {

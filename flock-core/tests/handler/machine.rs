@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState};
 use flock_core::cni::{CniResult, Verb};
@@ -19,7 +19,7 @@ use flock_core::dataplane::Dataplane;
 use flock_core::handler::HandlerError;
 use flock_core::ipam::Ipam;
 use flock_core::node_config::NodeConfig;
-use flock_core::pods::PodInfo;
+use flock_core::pods::{PodInfo, PodRef, PodSource, PodState};
 use flock_core::store::Store;
 use futures_util::task::noop_waker;
 use proptest::prelude::*;
@@ -54,6 +54,8 @@ enum Step {
     Rest,
     /// The pod source no longer knows this pod, or knows it again: who asks for it waits.
     Know(u8, bool),
+    /// A pod that the source knows becomes ready, or is not any more.
+    Ready(u8, bool),
     /// Whoever waits for a pod has waited too long.
     TimeOut,
     /// The agent is killed, and the next start once more after so many polls.
@@ -99,6 +101,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..12_u8).prop_map(Step::Fail),
         1 => Just(Step::Rest),
         2 => (0..PODS, any::<bool>()).prop_map(|(pod, known)| Step::Know(pod, known)),
+        3 => (0..PODS, any::<bool>()).prop_map(|(pod, ready)| Step::Ready(pod, ready)),
         1 => Just(Step::TimeOut),
         1 => (0..30_u8).prop_map(Step::Kill),
         2 => Just(Step::Settle),
@@ -123,6 +126,10 @@ struct Machine {
     faults: Arc<Faults>,
     node: Arc<Node>,
     running: Vec<Running>,
+    /// What follows the pods' readiness, in this life of the agent.
+    follower: Pin<Box<dyn Future<Output = ()>>>,
+    /// The pods that the source knows as ready.
+    ready: BTreeSet<u8>,
     /// Raised whenever a call for a pod begins that may change what it has.
     changes: BTreeMap<u8, u64>,
     /// What an ADD answered that nothing has come after.
@@ -143,6 +150,8 @@ impl Machine {
             faults,
             node,
             running: Vec::new(),
+            follower: Box::pin(std::future::pending()),
+            ready: (0..PODS).collect(),
             changes: BTreeMap::new(),
             given: BTreeMap::new(),
             deleted: BTreeSet::new(),
@@ -172,12 +181,39 @@ impl Machine {
             }
             Step::Fail(away) => self.faults.fail_later(usize::from(away)),
             Step::Rest => self.world.clock.advance(Duration::from_secs(60)),
-            Step::Know(pod, true) => self.world.pods.insert(pod_key(pod), PodInfo::default()),
-            Step::Know(pod, false) => self.world.pods.remove(&pod_key(pod)),
+            Step::Know(pod, true) => {
+                self.world.pods.insert(pod_key(pod), PodInfo::default());
+                self.ready.insert(pod);
+            }
+            Step::Know(pod, false) => {
+                self.world.pods.remove(&pod_key(pod));
+                self.ready.remove(&pod);
+            }
+            Step::Ready(pod, ready) => self.set_ready(pod, ready).await,
             Step::TimeOut => tokio::time::advance(PATIENCE).await,
             Step::Kill(polls) => self.kill(polls).await,
             Step::Settle => self.settle().await,
         }
+        self.poll_follower();
+    }
+
+    async fn set_ready(&mut self, pod: u8, ready: bool) {
+        let wanted = PodRef { key: pod_key(pod), uid: None };
+        if self.world.pods.pod(&wanted, Instant::now()).await.is_err() {
+            return;
+        }
+        let state = if ready { PodState::Ready } else { PodState::NotReady };
+        self.world.pods.set_state(&pod_key(pod), state);
+        if ready {
+            self.ready.insert(pod);
+        } else {
+            self.ready.remove(&pod);
+        }
+    }
+
+    fn poll_follower(&mut self) {
+        let polled = self.follower.as_mut().poll(&mut Context::from_waker(&noop_waker()));
+        assert!(polled.is_pending(), "it follows no more");
     }
 
     /// What belongs to the call is known from here on, also if it never gets further.
@@ -290,6 +326,7 @@ impl Machine {
 
     async fn kill(&mut self, polls: u8) {
         self.running.clear();
+        self.follower = Box::pin(std::future::pending());
         for polls in [Some(polls), None] {
             let config = if self.moved { moved_config() } else { NODE_CONFIG.to_owned() };
             let node = self.world.node_with(Arc::clone(&self.faults), &config, crate::node::settings());
@@ -306,6 +343,9 @@ impl Machine {
                 tokio::task::yield_now().await;
             }
         }
+        let node = Arc::clone(&self.node);
+        let follow = async move { node.handler.run_readiness(std::future::pending()).await };
+        self.follower = Box::pin(unconstrained(follow));
     }
 
     /// Whatever the order, all of them end, at the latest by their time-outs.
@@ -320,6 +360,7 @@ impl Machine {
             for which in (0..self.running.len()).rev() {
                 self.poll(which).await;
             }
+            self.poll_follower();
         }
         let stuck: Vec<_> = self.running.iter().map(|running| running.call).collect();
         panic!("calls that wait for each other: {stuck:?}");
@@ -367,6 +408,7 @@ impl Machine {
         self.start(Call::Reap);
         self.settle().await;
         self.faults.yield_at_no_call();
+        self.poll_follower();
         self.assert_sound().await;
         let records = self.world.store.list().await.unwrap();
         let committed: Vec<&Attachment> =
@@ -384,12 +426,20 @@ impl Machine {
             })
             .collect();
         assert_eq!(by_kernel, by_records);
-        let anycast: BTreeSet<IpAddr> =
-            committed.iter().flat_map(|record| record.anycast.iter().copied()).collect();
-        let routed: BTreeSet<IpAddr> = self.world.dataplane.anycast().into_keys().collect();
-        assert_eq!(routed, anycast, "anycast routes");
-        let announced = self.world.announcer.announced().map(|announced| announced.anycast);
-        assert_eq!(announced.unwrap_or_default(), anycast, "announced");
+        let ready: Vec<_> = self.ready.iter().map(|pod| Some(pod_key(*pod))).collect();
+        let served = |by: &[&&Attachment]| -> BTreeSet<IpAddr> {
+            by.iter().flat_map(|record| record.anycast.iter().copied()).collect()
+        };
+        let (serving, others): (Vec<_>, Vec<_>) =
+            committed.iter().partition(|record| ready.contains(&record.pod));
+        let anycast = served(&serving);
+        let standby: BTreeSet<IpAddr> = served(&others).difference(&anycast).copied().collect();
+        let dataplane = &self.world.dataplane;
+        assert_eq!(dataplane.anycast().into_keys().collect::<BTreeSet<_>>(), anycast, "anycast routes");
+        assert_eq!(dataplane.standby().into_keys().collect::<BTreeSet<_>>(), standby, "standby routes");
+        let announced = self.world.announcer.announced();
+        let announced = announced.map(|announced| (announced.anycast, announced.standby));
+        assert_eq!(announced.unwrap_or_default(), (anycast, standby), "announced and standing by");
     }
 }
 

@@ -11,6 +11,7 @@ mod machine;
 mod node;
 mod order;
 mod queued;
+mod readiness;
 mod reaping;
 mod reconfigure;
 mod recover;

@@ -28,6 +28,8 @@ metadata: {name: host001}
 spec:
   cidr6: 2001:db8:1::/124
   cidr4: 10.0.1.0/28
+  anycastPrefixes: ['2001:db8:a::/48', 198.51.100.0/24, '2001:db8:ffff::/64', 192.0.2.0/24]
+  staticPrefixes: ['2001:db8:f::/64', 203.0.113.0/24]
   bgp: {asn: 64512, peers: [{name: tor1, address: 2001:db8:ffff::1, asn: 64500}]}
 ";
 
@@ -115,12 +117,14 @@ impl World {
         assert_eq!(self.store.list().await.unwrap(), [], "records");
         assert_eq!(self.dataplane.links(), [], "links");
         assert_eq!(self.dataplane.anycast(), BTreeMap::new(), "anycast routes");
+        assert_eq!(self.dataplane.standby(), BTreeMap::new(), "standby routes");
         assert_eq!(self.dataplane.routes(), BTreeSet::new(), "routes");
         for usage in node.ipam.usage().await.unwrap() {
             assert_eq!(usage.in_use, 0, "{}", usage.prefix);
         }
         if let Some(announced) = self.announcer.announced() {
             assert_eq!(announced.anycast, BTreeSet::new(), "announced");
+            assert_eq!(announced.standby, BTreeSet::new(), "standing by");
             assert_eq!(announced.exceptions, BTreeSet::new(), "announced");
         }
     }

@@ -30,7 +30,7 @@ impl Mocks {
     fn handler(self) -> Handler {
         let config = NodeConfig::from_yaml(
             "{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {name: host001}, \
-             spec: {cidr6: '2001:db8:1::/64', bgp: {asn: 64512}}}",
+             spec: {cidr6: '2001:db8:1::/64', anycastPrefixes: ['2001:db8:a::/48'], bgp: {asn: 64512}}}",
             "test",
         );
         let backends = Backends {

@@ -27,7 +27,7 @@ async fn look(world: &World, node: &Node, queue: Option<&DeletionQueue>, online:
     let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
     let view = node.handler.view().await.unwrap();
     Look {
-        kernel: Kernel::look(&*world.dataplane, &contents, &config, "boot-1").await.unwrap(),
+        kernel: Kernel::look(&*world.dataplane, &contents, &config, "boot-1", Some(&view)).await.unwrap(),
         config,
         boot_id: "boot-1".to_owned(),
         records: [contents.clone(), contents],

@@ -77,17 +77,12 @@ impl Model {
     ) -> Result<Option<BTreeSet<IpAddr>>, IpamError> {
         let range = match (request, prefix) {
             (FamilyRequest::None, _) => return Ok(None),
+            (FamilyRequest::Granted(address), _) => return self.one(address, prefix).map(Some),
             (_, None) => return Err(no_family),
-            (FamilyRequest::Exactly(address), Some(prefix)) => {
-                return match self.held.get(&address) {
-                    _ if !prefix.contains(&address) => Err(IpamError::OutsidePrefix { address, prefix }),
-                    _ if self.is_reserved(address, prefix) => {
-                        Err(IpamError::Reserved { address, reason: "" })
-                    }
-                    Some(holder) => Err(IpamError::Taken { address, holder: holder.clone() }),
-                    None => Ok(Some(BTreeSet::from([address]))),
-                };
+            (FamilyRequest::Exactly(address), Some(prefix)) if !prefix.contains(&address) => {
+                return Err(IpamError::OutsidePrefix { address, prefix });
             }
+            (FamilyRequest::Exactly(address), Some(_)) => return self.one(address, prefix).map(Some),
             (FamilyRequest::From(pool), Some(prefix)) if !prefix.contains(&pool) => {
                 return Err(IpamError::PoolOutsidePrefix { pool, prefix });
             }
@@ -112,6 +107,17 @@ impl Model {
             return Ok(next.or(free.first()).map(|next| BTreeSet::from([*next])));
         }
         Ok(Some(free))
+    }
+
+    fn one(&self, address: IpAddr, prefix: Option<IpNet>) -> Result<BTreeSet<IpAddr>, IpamError> {
+        let its = prefix.filter(|prefix| prefix.contains(&address));
+        match self.held.get(&address) {
+            _ if its.is_some_and(|prefix| self.is_reserved(address, prefix)) => {
+                Err(IpamError::Reserved { address, reason: "" })
+            }
+            Some(holder) => Err(IpamError::Taken { address, holder: holder.clone() }),
+            None => Ok(BTreeSet::from([address])),
+        }
     }
 
     fn rests_after(&self, owner: &LeaseOwner, range: IpNet) -> Option<IpAddr> {
@@ -142,7 +148,7 @@ impl Model {
             let range = match asked {
                 FamilyRequest::Any => prefix,
                 FamilyRequest::From(pool) => Some(pool),
-                FamilyRequest::None | FamilyRequest::Exactly(_) => None,
+                FamilyRequest::None | FamilyRequest::Exactly(_) | FamilyRequest::Granted(_) => None,
             };
             if let Some(range) = range.filter(|_| request.algorithm == Algorithm::Sequential) {
                 self.last.insert(range, address);
@@ -259,7 +265,7 @@ fn satisfies(held: Option<IpAddr>, request: Request) -> bool {
         (_, None) => false,
         (FamilyRequest::Any, Some(_)) => true,
         (FamilyRequest::From(pool), Some(held)) => every_address(pool).contains(&held),
-        (FamilyRequest::Exactly(address), Some(held)) => held == address,
+        (FamilyRequest::Exactly(address) | FamilyRequest::Granted(address), Some(held)) => held == address,
     }
 }
 
@@ -269,12 +275,14 @@ fn requests(request: &AddressRequest) -> (Request, Request) {
         FamilyRequest::Any => FamilyRequest::Any,
         FamilyRequest::From(pool) => FamilyRequest::From(IpNet::V6(pool)),
         FamilyRequest::Exactly(address) => FamilyRequest::Exactly(IpAddr::V6(address)),
+        FamilyRequest::Granted(address) => FamilyRequest::Granted(IpAddr::V6(address)),
     };
     let ipv4 = match request.ipv4 {
         FamilyRequest::None => FamilyRequest::None,
         FamilyRequest::Any => FamilyRequest::Any,
         FamilyRequest::From(pool) => FamilyRequest::From(IpNet::V4(pool)),
         FamilyRequest::Exactly(address) => FamilyRequest::Exactly(IpAddr::V4(address)),
+        FamilyRequest::Granted(address) => FamilyRequest::Granted(IpAddr::V4(address)),
     };
     (ipv6, ipv4)
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 // same, the agent refuses with a better message than a pattern has.
 const CIDR6: &str = r"^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*/([1-9]|[1-9][0-9]|1[01][0-9]|12[0-8])$";
 const CIDR4: &str = r"^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])/([1-9]|[12][0-9]|3[0-2])$";
+const PREFIX: &str = r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
 const IPV4: &str =
     r"^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$";
 const ADDRESS: &str = r"^(((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$";
@@ -111,6 +112,17 @@ pub struct NodeConfigSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 68, max = 65_535))]
     pub mtu: Option<u32>,
+    /// Prefixes of the addresses that pods of the node may serve beside their own, as they ask for
+    /// in the annotation flock.fritzlab.net/anycast. Without any, no pod may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(regex(pattern = PREFIX)))]
+    pub anycast_prefixes: Vec<String>,
+    /// Prefixes beside cidr6 and cidr4 of which a pod may ask for an address exactly, in the
+    /// annotations flock.fritzlab.net/ipv6 and ipv4. Such an address is announced by itself, and
+    /// may move with its pod between the nodes that list the prefix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(regex(pattern = PREFIX)))]
+    pub static_prefixes: Vec<String>,
     /// Whom the prefixes are announced to. Without it, nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "BgpSpec")]
@@ -204,8 +216,9 @@ pub struct PrefixStatus {
 }
 
 impl From<NodeConfigSpec> for core::Spec {
-    fn from(NodeConfigSpec { cidr6, cidr4, mtu, bgp }: NodeConfigSpec) -> Self {
-        Self { cidr6, cidr4, mtu, bgp: bgp.map(Into::into) }
+    fn from(spec: NodeConfigSpec) -> Self {
+        let NodeConfigSpec { cidr6, cidr4, mtu, anycast_prefixes, static_prefixes, bgp } = spec;
+        Self { cidr6, cidr4, mtu, anycast_prefixes, static_prefixes, bgp: bgp.map(Into::into) }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::conversation::Request;
 use crate::links::{LOOPBACK, every_link, find_link, is_of_flock, remove};
 use crate::messages;
 use crate::node::{REQUIRED_SETTINGS, has_address};
-use crate::routes::{hops_of, own_routes};
+use crate::routes::{anycast_hops, is_anycast_metric, own_routes};
 use crate::state::permanent_neighbours;
 use crate::sysctl::dotted;
 use crate::worker::Worker;
@@ -68,25 +68,26 @@ impl Worker {
         differences: &mut Vec<NodeDrift>,
     ) -> Result<(), DataplaneError> {
         let mut wanted = self.hops(wanted)?;
-        for route in routes.iter().filter(|route| messages::metric(route) == ANYCAST_METRIC) {
-            let Some(address) = messages::destination(route).map(|prefix| prefix.addr()) else { continue };
-            let Some(expected) = wanted.remove(&address) else {
-                differences.push(NodeDrift::AnycastUnexpected(address));
+        for ((address, metric), found) in routes.iter().filter_map(anycast_hops) {
+            let announced = metric == ANYCAST_METRIC;
+            let Some(expected) = wanted.remove(&(address, metric)) else {
+                differences.push(NodeDrift::AnycastUnexpected { address, announced });
                 continue;
             };
-            let found = hops_of(route);
             if found != expected {
                 let names =
                     |hops: BTreeSet<(u32, _)>| hops.iter().map(|(index, _)| links.shown(*index)).collect();
                 differences.push(NodeDrift::Anycast {
                     address,
+                    announced,
                     expected: names(expected),
                     found: names(found),
                 });
             }
         }
-        differences.extend(wanted.into_iter().map(|(address, hops)| NodeDrift::Anycast {
+        differences.extend(wanted.into_iter().map(|((address, metric), hops)| NodeDrift::Anycast {
             address,
+            announced: metric == ANYCAST_METRIC,
             expected: hops.iter().map(|(index, _)| links.shown(*index)).collect(),
             found: BTreeSet::new(),
         }));
@@ -179,5 +180,5 @@ fn stray_route(route: &RouteMessage, links: &Links<'_>) -> Option<Stray> {
 
 /// Neither a summary nor an anycast route: these are made equal as a whole.
 fn is_over_a_link(route: &RouteMessage) -> bool {
-    route.header.kind != RouteType::BlackHole && messages::metric(route) != ANYCAST_METRIC
+    route.header.kind != RouteType::BlackHole && !is_anycast_metric(messages::metric(route))
 }

@@ -1,6 +1,6 @@
 //! What is Flock's on the node, and what a change means for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use flock_core::attachment::{GATEWAY_V4, GATEWAY_V6, MacAddr};
@@ -16,9 +16,9 @@ use crate::conversation::Conversation;
 use crate::facts::LinkFacts;
 use crate::links::{LOOPBACK, every_link, kernel};
 use crate::messages;
-use crate::routes::own_routes;
+use crate::routes::{is_anycast_metric, own_routes};
 use crate::state::permanent_neighbour;
-use crate::{ANYCAST_METRIC, DOOMED_LINK_GROUP, LINK_GROUP, ROUTE_PROTOCOL};
+use crate::{DOOMED_LINK_GROUP, LINK_GROUP, ROUTE_PROTOCOL};
 
 /// Flock's things, as they were when last heard of.
 #[derive(Debug, Default)]
@@ -26,7 +26,8 @@ pub(super) struct Watched {
     links: HashMap<u32, LinkFacts>,
     /// The permanent entries on those.
     neighbours: HashMap<(u32, IpAddr), MacAddr>,
-    routes: HashMap<IpNet, Over>,
+    /// By destination and metric.
+    routes: BTreeMap<(IpNet, u32), Over>,
 }
 
 /// What a route of ours leads over.
@@ -51,9 +52,10 @@ impl Watched {
         }
         for route in own_routes(conversation)? {
             let is_unicast = route.header.kind == RouteType::Unicast;
-            let over = over(is_unicast, messages::metric(&route), messages::output_interface(&route));
+            let metric = messages::metric(&route);
+            let over = over(is_unicast, metric, messages::output_interface(&route));
             if let Some(destination) = messages::destination(&route) {
-                watched.routes.insert(destination, over);
+                watched.routes.insert((destination, metric), over);
             }
         }
         Ok(watched)
@@ -137,15 +139,20 @@ impl Watched {
     fn route(&mut self, route: RouteNotice, is_own: bool, told: &mut Disturbance) {
         let is_ours = route.protocol == ROUTE_PROTOCOL;
         let over = over(route.is_unicast, route.metric, route.index);
-        let known = self.routes.get(&route.destination).copied();
+        let key = (route.destination, route.metric);
         if is_ours && is_own {
             if route.is_gone {
-                self.routes.remove(&route.destination);
+                self.routes.remove(&key);
             } else {
-                self.routes.insert(route.destination, over);
+                self.routes.insert(key, over);
             }
             return;
         }
+        let to_there = || self.routes.range((route.destination, 0)..=(route.destination, u32::MAX));
+        let known = match self.routes.get(&key) {
+            None if !is_ours => to_there().next().map(|(_, over)| *over),
+            known => known.copied(),
+        };
         let disturbed = match (is_ours, route.is_gone) {
             (true, true) => Some(over),
             // One of ours was changed by somebody else.
@@ -208,7 +215,7 @@ fn is_worse(before: &LinkFacts, now: &LinkFacts) -> bool {
 
 fn over(is_unicast: bool, metric: u32, index: Option<u32>) -> Over {
     match index {
-        Some(index) if is_unicast && metric != ANYCAST_METRIC => Over::Link(index),
+        Some(index) if is_unicast && !is_anycast_metric(metric) => Over::Link(index),
         _ => Over::Node,
     }
 }

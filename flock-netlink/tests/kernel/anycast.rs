@@ -153,7 +153,7 @@ async fn serving(lab: &Lab, number: u16) -> Attachment {
 async fn set(lab: &Lab, servers: &[&Attachment]) {
     let servers: Vec<_> = servers.iter().map(|attachment| server(attachment)).collect();
     let routes =
-        [anycast_v6(), anycast_v4()].map(|address| AnycastRoute { address, servers: servers.clone() });
+        [anycast_v6(), anycast_v4()].map(|address| AnycastRoute::announced(address, servers.clone()));
     lab.dataplane.set_anycast(&routes).await.unwrap();
 }
 

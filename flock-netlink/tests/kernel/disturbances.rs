@@ -50,7 +50,7 @@ impl Node {
         let lab = Lab::with_addresses();
         let mut pod = wanted(&lab, 1).await;
         pod.anycast = vec![anycast_v6(), anycast_v4()];
-        let route = |address| AnycastRoute { address, servers: vec![server(&pod)] };
+        let route = |address| AnycastRoute::announced(address, vec![server(&pod)]);
         let anycast = pod.anycast.iter().copied().map(route).collect();
         let summaries = ["2001:db8:1::/64", "10.0.0.0/16"].map(|prefix| prefix.parse().unwrap()).into();
         let node = Self { lab, pod, summaries, anycast };

@@ -15,7 +15,7 @@ use flock_core::attachment::Attachment;
 use flock_core::dataplane::conformance::DataplaneHarness;
 use flock_core::dataplane::{Dataplane, Drift};
 use flock_core::name::InterfaceName;
-use flock_netlink::{ANYCAST_METRIC, NetlinkDataplane, ROUTE_PROTOCOL};
+use flock_netlink::{ANYCAST_METRIC, NetlinkDataplane, ROUTE_PROTOCOL, STANDBY_METRIC};
 use ipnet::IpNet;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::thread::UnshareFlags;
@@ -120,10 +120,18 @@ impl DataplaneHarness for Lab {
     }
 
     async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-        let routes = ["-6", "-4"].into_iter().flat_map(Self::routes);
-        let anycast = routes.filter(|route| route["metric"] == ANYCAST_METRIC);
-        anycast.map(|route| (prefix(&route).addr(), links(&route))).collect()
+        of_metric(ANYCAST_METRIC)
     }
+
+    async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+        of_metric(STANDBY_METRIC)
+    }
+}
+
+/// Where the routes with this metric lead, and over which links.
+fn of_metric(metric: u32) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+    let routes = ["-6", "-4"].into_iter().flat_map(Lab::routes).filter(|route| route["metric"] == metric);
+    routes.map(|route| (prefix(&route).addr(), links(&route))).collect()
 }
 
 fn prefix(route: &Value) -> IpNet {

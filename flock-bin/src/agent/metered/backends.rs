@@ -13,6 +13,7 @@ use flock_core::dataplane::{
     NodeWanted, Stray,
 };
 use flock_core::ipam::{AddressRequest, Ipam, IpamError, Lease, LeaseOwner, Usage};
+use flock_core::name::InterfaceName;
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
@@ -108,6 +109,10 @@ impl<T: Dataplane + ?Sized> Dataplane for Metered<T> {
 
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
         self.measure(Step::Kernel, self.inner.set_anycast(routes)).await
+    }
+
+    async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
+        self.measure(Step::Kernel, self.inner.announced_anycast()).await
     }
 
     async fn disturbed(&self) -> Result<Disturbance, DataplaneError> {

@@ -48,10 +48,10 @@ pub async fn own_changes_are_not_told(harness: &dyn DataplaneHarness) {
     dataplane.prepare().await.unwrap();
     dataplane.set_summaries(&BTreeSet::from([prefix()])).await.unwrap();
     let (one, two) = (attached_server(harness, 1).await, attached_server(harness, 2).await);
-    let both = [AnycastRoute { address: anycast_v6(), servers: vec![server(&one), server(&two)] }];
+    let both = [AnycastRoute::announced(anycast_v6(), vec![server(&one), server(&two)])];
     dataplane.set_anycast(&both).await.unwrap();
     dataplane.attach(&one).await.unwrap();
-    let left = [AnycastRoute { address: anycast_v6(), servers: vec![server(&two)] }];
+    let left = [AnycastRoute::announced(anycast_v6(), vec![server(&two)])];
     dataplane.set_anycast(&left).await.unwrap();
     dataplane.detach(&one).await.unwrap();
     dataplane.reap(&[Link::of(&one)]).await.unwrap();

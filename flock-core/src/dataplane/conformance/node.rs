@@ -23,7 +23,7 @@ async fn complete(harness: &dyn DataplaneHarness) -> NodeWanted {
     let wanted = NodeWanted {
         summaries: prefixes(&["2001:db8:1::/64", "10.0.0.0/16"]),
         anycast: [anycast_v6(), anycast_v4()]
-            .map(|address| AnycastRoute { address, servers: servers.clone() })
+            .map(|address| AnycastRoute::announced(address, servers.clone()))
             .to_vec(),
         attachments,
     };
@@ -74,10 +74,11 @@ pub async fn check_node_tells_anycast_routes(harness: &dyn DataplaneHarness) {
     let expected = [
         NodeDrift::Anycast {
             address: anycast_v6(),
+            announced: true,
             expected: names(&[&first, &second]),
             found: names(&[&first]),
         },
-        NodeDrift::AnycastUnexpected(anycast_v4()),
+        NodeDrift::AnycastUnexpected { address: anycast_v4(), announced: true },
     ];
     let both = wanted.anycast.clone();
     wanted.anycast.pop();
@@ -85,10 +86,22 @@ pub async fn check_node_tells_anycast_routes(harness: &dyn DataplaneHarness) {
     dataplane.set_anycast(&wanted.anycast).await.unwrap();
     assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
 
-    let expected =
-        [NodeDrift::Anycast { address: anycast_v4(), expected: names(&[&first]), found: BTreeSet::new() }];
+    let missing = |announced| NodeDrift::Anycast {
+        address: anycast_v4(),
+        announced,
+        expected: names(&[&first]),
+        found: BTreeSet::new(),
+    };
+    let expected = [missing(true)];
     wanted.anycast = both;
     assert_eq!(dataplane.check_node(&wanted).await.unwrap(), expected);
+    dataplane.set_anycast(&wanted.anycast).await.unwrap();
+    assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
+    // One that stands by is not the one that is announced.
+    wanted.anycast[1].announced = false;
+    let expected = [missing(false), NodeDrift::AnycastUnexpected { address: anycast_v4(), announced: true }];
+    let found = dataplane.check_node(&wanted).await.unwrap();
+    assert!(found.len() == 2 && expected.iter().all(|drift| found.contains(drift)), "{found:?}");
     dataplane.set_anycast(&wanted.anycast).await.unwrap();
     assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
     // A server without a link is the attachment's difference, not the route's.

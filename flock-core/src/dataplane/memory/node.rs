@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{MemoryDataplane, Model};
+use super::{MemoryDataplane, Model, Served};
 use crate::attachment::{Attachment, GATEWAY_V4};
 use crate::dataplane::{AnycastRoute, Disturbance, NodeDrift, NodeWanted, Stray};
 use crate::name::InterfaceName;
@@ -101,24 +101,28 @@ impl Model {
     }
 
     fn anycast_differences(&self, wanted: &[AnycastRoute], differences: &mut Vec<NodeDrift>) {
-        for route in wanted {
-            let servers = route.servers.iter().filter(|server| self.has_link_of(server));
-            let expected: BTreeSet<String> =
-                servers.map(|server| server.host_interface.to_string()).collect();
-            let found: BTreeSet<String> = self
-                .anycast
-                .get(&route.address)
-                .into_iter()
-                .flatten()
-                .map(|server| server.host_interface.to_string())
-                .collect();
-            if found != expected {
-                differences.push(NodeDrift::Anycast { address: route.address, expected, found });
+        let names = |served: &Served| -> BTreeSet<String> {
+            served.servers.iter().map(|server| server.host_interface.to_string()).collect()
+        };
+        let wanted = self.anycast_of(wanted);
+        for (address, expected) in &wanted {
+            // One of the other kind is none that was wanted.
+            let found = self.anycast.get(address).filter(|found| found.announced == expected.announced);
+            if found != Some(expected) {
+                differences.push(NodeDrift::Anycast {
+                    address: *address,
+                    announced: expected.announced,
+                    expected: names(expected),
+                    found: found.map(names).unwrap_or_default(),
+                });
             }
         }
-        let unexpected =
-            self.anycast.keys().filter(|address| wanted.iter().all(|route| route.address != **address));
-        differences.extend(unexpected.copied().map(NodeDrift::AnycastUnexpected));
+        for (address, found) in &self.anycast {
+            if wanted.get(address).is_none_or(|expected| expected.announced != found.announced) {
+                let announced = found.announced;
+                differences.push(NodeDrift::AnycastUnexpected { address: *address, announced });
+            }
+        }
     }
 
     fn strays(&self, attachments: &[Attachment]) -> Vec<Stray> {

@@ -77,6 +77,26 @@ pub async fn parts_do_not_give_what_the_prefix_never_gives(subject: Subject) {
     }
 }
 
+/// Wherever it is, to one owner, and without a word of it in the usage of the prefix. Inside the
+/// prefix it is like any other.
+pub async fn a_granted_address_may_be_outside_the_prefix(subject: Subject) {
+    let granted = |address| ipv4(FamilyRequest::Granted(v4(address)));
+    let before = subject.get(&pod("before"), granted("203.0.113.1")).await;
+    assert_eq!(before.ipv4, Some(v4("203.0.113.1")));
+    let subject = subject.with(v4_only("10.0.0.0/29")).await;
+    let outside = subject.get(&pod("one"), granted("203.0.113.7")).await;
+    assert_eq!(outside.ipv4, Some(v4("203.0.113.7")));
+    assert_eq!(subject.get(&pod("one"), granted("203.0.113.7")).await, outside, "asked again");
+    let error = subject.refuse(&pod("two"), granted("203.0.113.7")).await;
+    assert!(matches!(error, IpamError::Taken { .. }), "{error}");
+    assert_eq!(subject.counts().await, (0, 0));
+    assert_reserved(&subject.refuse(&pod("two"), granted("10.0.0.7")).await, "10.0.0.7");
+    assert_eq!(subject.get(&pod("two"), granted("10.0.0.2")).await.ipv4, Some(v4("10.0.0.2")));
+    assert_eq!(subject.counts().await, (1, 0));
+    subject.release(&pod("one")).await;
+    assert_eq!(subject.get(&pod("three"), granted("203.0.113.7")).await, outside, "asked for exactly");
+}
+
 /// And no address at all where none was asked for.
 pub async fn only_families_that_were_asked_for_are_given(subject: Subject) {
     let subject = subject.with(dual("2001:db8::/64", "10.0.0.0/24")).await;

@@ -1,0 +1,154 @@
+//! Which attachments serve their anycast addresses: those whose pods are ready.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{MutexGuard, PoisonError};
+
+use futures_util::{FutureExt, StreamExt};
+
+use crate::attachment::{Attachment, AttachmentKey};
+use crate::handler::anycast::{ready_in_kernel, servers_of};
+use crate::handler::{Change, Handler, HandlerError};
+use crate::name::PodKey;
+use crate::pods::{PodChange, PodRef, PodState, PodUid};
+
+/// What is known of the pods' readiness.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    /// What the pod source has told last of each pod.
+    told: BTreeMap<PodKey, (Option<PodUid>, PodState)>,
+    /// Of attachments whose pods it has told nothing of yet: what was found when they were made
+    /// or taken up.
+    found: BTreeMap<AttachmentKey, bool>,
+}
+
+impl Readiness {
+    /// Whether the attachment's pod is to get what is sent to its anycast addresses. One that
+    /// belongs to no pod that is known always is.
+    pub(super) fn is_ready(&self, attachment: &Attachment) -> bool {
+        let Some(pod) = &attachment.pod else { return true };
+        match self.told.get(pod) {
+            Some((uid, state)) => *state == PodState::Ready && is_same(uid, &attachment.pod_uid),
+            None => self.found.get(&attachment.key).copied().unwrap_or_default(),
+        }
+    }
+
+    fn tell(&mut self, change: PodChange) {
+        self.told.insert(change.pod, (change.uid, change.state));
+    }
+
+    pub(super) fn find(&mut self, key: AttachmentKey, ready: bool) {
+        self.found.insert(key, ready);
+    }
+
+    /// Forgets pods that are gone, and attachments that are gone, given those that are there.
+    fn forget(&mut self, records: &[Attachment]) {
+        self.told.retain(|pod, (_, state)| {
+            *state != PodState::Terminating || records.iter().any(|record| record.pod.as_ref() == Some(pod))
+        });
+        self.found.retain(|key, _| records.iter().any(|record| record.key == *key));
+    }
+}
+
+/// Whether both are the same pod, as far as both are known.
+fn is_same(one: &Option<PodUid>, other: &Option<PodUid>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    }
+}
+
+impl Handler {
+    /// Follows the readiness of the node's pods until `shutdown` is ready: an anycast address is
+    /// announced while at least one pod that serves it is ready, and withdrawn when the last one
+    /// is not, or terminates, or is gone.
+    pub async fn run_readiness(&self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let mut changes = self.backends.pods.changes();
+        loop {
+            let first = tokio::select! {
+                () = &mut shutdown => return,
+                change = changes.next() => change,
+            };
+            let Some(first) = first else {
+                tracing::error!("the pod source tells nothing any more; readiness stays as it is");
+                return shutdown.await;
+            };
+            // What has come meanwhile is one change of the routes.
+            let mut told = vec![first];
+            while let Some(Some(next)) = changes.next().now_or_never() {
+                told.push(next);
+            }
+            self.follow(told).await;
+        }
+    }
+
+    async fn follow(&self, told: Vec<PodChange>) {
+        let untold = self.untold();
+        let records = match self.backends.store.list().await {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(%error, "whose readiness has changed is not known");
+                told.into_iter().for_each(|change| self.readiness().tell(change));
+                // Fails too, and is tried again until it does not.
+                return self.tell(untold, Change::Gain).await;
+            }
+        };
+        let before = self.ready_servers(&records);
+        {
+            let mut readiness = self.readiness();
+            told.into_iter().for_each(|change| readiness.tell(change));
+            readiness.forget(&records);
+        }
+        let now = self.ready_servers(&records);
+        if before == now {
+            return untold.settle();
+        }
+        for server in servers_of(&records) {
+            let (was, ready) = (before.contains(&server.key), now.contains(&server.key));
+            if was != ready {
+                let attachment = server.owner();
+                tracing::info!(%attachment, ready, anycast = ?server.anycast, "the pod's readiness has changed");
+            }
+        }
+        // No route goes: one that loses its last server stands by from now on.
+        self.tell(untold, Change::Gain).await;
+    }
+
+    /// Which of the attachments that have anycast addresses serve them.
+    pub(super) fn ready_servers(&self, records: &[Attachment]) -> BTreeSet<AttachmentKey> {
+        let readiness = self.readiness();
+        let ready = servers_of(records).filter(|record| readiness.is_ready(record));
+        ready.map(|record| record.key.clone()).collect()
+    }
+
+    /// Takes up the readiness of an attachment that is being made.
+    pub(super) async fn find_readiness(&self, attachment: &Attachment) {
+        let Some(pod) = attachment.pod.clone().filter(|_| !attachment.anycast.is_empty()) else { return };
+        let wanted = PodRef { key: pod, uid: attachment.pod_uid.clone() };
+        // Whoever does not know the pod now tells of it later.
+        let known = self.backends.pods.pod(&wanted, self.backends.clock.now()).await;
+        let ready = known.is_ok_and(|pod| pod.state == PodState::Ready);
+        self.readiness().find(attachment.key.clone(), ready);
+    }
+
+    /// Takes up the readiness of all attachments as the kernel shows it: the pod source may be
+    /// away, and what is announced stays until somebody says that it should not.
+    pub(super) async fn recall_readiness(&self, records: &[Attachment]) -> Result<(), HandlerError> {
+        if servers_of(records).next().is_none() {
+            return Ok(());
+        }
+        let announced = self.backends.dataplane.announced_anycast().await?;
+        let ready = ready_in_kernel(records, &announced);
+        let mut readiness = self.readiness();
+        for server in servers_of(records) {
+            readiness.find(server.key.clone(), ready.contains(&server.key));
+        }
+        Ok(())
+    }
+
+    pub(super) fn readiness(&self) -> MutexGuard<'_, Readiness> {
+        self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

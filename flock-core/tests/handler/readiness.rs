@@ -1,0 +1,207 @@
+//! Anycast addresses follow the readiness of the pods that serve them.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use flock_core::announcer::Announcements;
+use flock_core::attachment::AttachmentKey;
+use flock_core::cni::Verb;
+use flock_core::node_config::NodeConfig;
+use flock_core::pods::{PodInfo, PodState};
+use flock_core::store::Store;
+
+use crate::faults::Faults;
+use crate::node::{NODE_CONFIG, Node, World, call, key, pod_key};
+
+const SERVED: &str = "2001:db8:a::1";
+
+async fn serving(world: &World, pods: &[u8]) -> Node {
+    let node = world.node(Faults::failing([]));
+    node.recover().await.unwrap();
+    for pod in pods {
+        node.add(*pod, &[("anycast", SERVED)]).await.unwrap();
+    }
+    node
+}
+
+/// Runs `test` while readiness is followed.
+async fn followed(node: &Node, test: impl Future<Output = ()>) {
+    tokio::select! {
+        () = node.handler.run_readiness(std::future::pending()) => unreachable!("it never ends"),
+        () = test => {}
+    }
+}
+
+fn announced(world: &World) -> Announcements {
+    world.announcer.announced().unwrap()
+}
+
+/// Who serves the address by the kernel's announced routes, and who by those that stand by.
+fn reached(world: &World) -> [BTreeSet<AttachmentKey>; 2] {
+    [world.dataplane.anycast(), world.dataplane.standby()].map(|mut routes| {
+        let servers = routes.remove(&SERVED.parse::<IpAddr>().unwrap()).unwrap_or_default();
+        servers.into_iter().map(|server| server.key).collect()
+    })
+}
+
+/// Waits until the network and the kernel both say who serves the address, and whether anybody does.
+async fn until_served_by(world: &World, ready: &[u8], others: &[u8]) {
+    let keys = |pods: &[u8]| -> BTreeSet<AttachmentKey> { pods.iter().map(|pod| key(*pod)).collect() };
+    let address: IpAddr = SERVED.parse().unwrap();
+    let expected = (!ready.is_empty(), ready.is_empty() && !others.is_empty());
+    let reached_then = async {
+        loop {
+            let told = announced(world);
+            let told = (told.anycast.contains(&address), told.standby.contains(&address));
+            if reached(world) == [keys(ready), keys(others)] && told == expected {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(30), reached_then).await;
+    assert!(
+        in_time.is_ok(),
+        "{:?}, {:?}; expected {ready:?} and {others:?}",
+        reached(world),
+        announced(world)
+    );
+}
+
+#[tokio::test]
+async fn an_address_is_announced_while_a_pod_that_serves_it_is_ready() {
+    let world = World::new();
+    for pod in [1, 2] {
+        world.pods.set_state(&pod_key(pod), PodState::NotReady);
+    }
+    let node = serving(&world, &[1, 2]).await;
+    until_served_by(&world, &[], &[1, 2]).await;
+    followed(&node, async {
+        world.pods.set_state(&pod_key(1), PodState::Ready);
+        until_served_by(&world, &[1], &[]).await;
+        world.pods.set_state(&pod_key(2), PodState::Ready);
+        until_served_by(&world, &[1, 2], &[]).await;
+        world.pods.set_state(&pod_key(1), PodState::NotReady);
+        until_served_by(&world, &[2], &[]).await;
+        // It goes on running for its grace period, and nobody new is sent to it.
+        world.pods.set_state(&pod_key(2), PodState::Terminating);
+        until_served_by(&world, &[], &[1, 2]).await;
+        node.del(2).await.unwrap();
+        until_served_by(&world, &[], &[1]).await;
+        world.pods.set_state(&pod_key(1), PodState::Ready);
+        until_served_by(&world, &[1], &[]).await;
+        world.pods.remove(&pod_key(1));
+        until_served_by(&world, &[], &[1]).await;
+    })
+    .await;
+}
+
+/// The route is in the kernel before the network is told of it, and what is announced by it is
+/// withdrawn by the kernel first: that is what BIRD hears of at once.
+#[tokio::test]
+async fn the_kernel_comes_first_both_ways() {
+    let world = World::new();
+    let node = serving(&world, &[1]).await;
+    for (state, ready, others) in
+        [(PodState::NotReady, &[][..], &[1][..]), (PodState::Ready, &[1][..], &[][..])]
+    {
+        let before = node.faults.log().len();
+        followed(&node, async {
+            world.pods.set_state(&pod_key(1), state);
+            until_served_by(&world, ready, others).await;
+        })
+        .await;
+        let calls = node.faults.log();
+        let told = calls[before..]
+            .iter()
+            .filter(|call| call.starts_with("dataplane.set") || **call == "announcer.sync");
+        assert_eq!(told.copied().collect::<Vec<_>>(), ["dataplane.set_anycast", "announcer.sync"]);
+    }
+}
+
+/// The pod source may be away when an agent starts: nobody's address is withdrawn, or announced,
+/// for that.
+#[tokio::test]
+async fn what_the_kernel_announces_stays_until_somebody_says_otherwise() {
+    let world = World::new();
+    world.pods.set_state(&pod_key(2), PodState::NotReady);
+    drop(serving(&world, &[1]).await);
+    let other = [("anycast", "198.51.100.1")];
+    let node = world.node(Faults::failing([]));
+    node.recover().await.unwrap();
+    node.add(2, &other).await.unwrap();
+    let (kernel, told) = (reached(&world), announced(&world));
+    assert_eq!((told.anycast.len(), told.standby.len()), (1, 1));
+    for pod in [1, 2] {
+        world.pods.remove(&pod_key(pod));
+    }
+    drop(node);
+    let node = world.node(Faults::failing([]));
+    node.recover().await.unwrap();
+    assert_eq!((reached(&world), announced(&world)), (kernel, told));
+    followed(&node, async {
+        // A source that has its list again tells of what is there.
+        world.pods.insert(pod_key(1), PodInfo { state: PodState::NotReady, ..PodInfo::default() });
+        until_served_by(&world, &[], &[1]).await;
+    })
+    .await;
+}
+
+/// A StatefulSet's pod is made again under its name, while the old one still has its attachment.
+#[tokio::test]
+async fn a_pod_of_the_same_name_does_not_make_the_old_one_serve() {
+    let world = World::new();
+    let info = |uid: &str| PodInfo { uid: Some(uid.to_owned()), ..PodInfo::default() };
+    world.pods.insert(pod_key(1), info("old"));
+    let node = world.node(Faults::failing([]));
+    node.recover().await.unwrap();
+    let mut old = call(Verb::Add, 1, &[("anycast", SERVED)]);
+    old.args.pod_uid = Some("old".to_owned());
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    node.handler.add(&old, deadline).await.unwrap();
+    until_served_by(&world, &[1], &[]).await;
+    followed(&node, async {
+        world.pods.insert(pod_key(1), info("new"));
+        until_served_by(&world, &[], &[1]).await;
+    })
+    .await;
+}
+
+/// Also of pods that have it already.
+#[tokio::test]
+async fn an_address_that_is_no_longer_allowed_is_withdrawn() {
+    let world = World::new();
+    let node = serving(&world, &[1]).await;
+    until_served_by(&world, &[1], &[]).await;
+    let without = NODE_CONFIG.replace("'2001:db8:a::/48', ", "");
+    let config = |text: &str| NodeConfig::from_yaml(text, "test").unwrap();
+    node.handler.reconfigure(config(&without)).await.unwrap();
+    until_served_by(&world, &[], &[]).await;
+    let refused = node.add(2, &[("anycast", SERVED)]).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.anycastPrefixes"), "{refused}");
+    node.handler.reconfigure(config(NODE_CONFIG)).await.unwrap();
+    until_served_by(&world, &[1], &[]).await;
+}
+
+/// So that it can move with its pod from node to node.
+#[tokio::test]
+async fn a_static_address_of_an_allowed_prefix_is_announced_by_itself() {
+    let world = World::new();
+    let node = serving(&world, &[]).await;
+    let asked = [("ipv6", "2001:db8:f::7"), ("ipv4", "203.0.113.7")];
+    let given = node.add(1, &asked).await.unwrap();
+    let given: Vec<String> = given.ips.iter().map(|ip| ip.address.addr().to_string()).collect();
+    assert_eq!(given, ["2001:db8:f::7", "203.0.113.7"]);
+    let exceptions: Vec<String> = announced(&world).exceptions.iter().map(ToString::to_string).collect();
+    assert_eq!(exceptions, ["203.0.113.7", "2001:db8:f::7"]);
+    let refused = node.add(2, &asked[..1]).await.unwrap_err().to_string();
+    assert!(refused.contains("2001:db8:f::7 is already in use by "), "{refused}");
+    let elsewhere = node.add(2, &[("ipv4", "203.0.112.7")]).await.unwrap_err().to_string();
+    assert!(elsewhere.contains("203.0.112.7 is outside this node's prefix 10.0.1.0/28"), "{elsewhere}");
+    node.del(1).await.unwrap();
+    assert!(announced(&world).exceptions.is_empty());
+    node.handler.reap().await;
+    assert_eq!(world.store.list().await.unwrap(), []);
+}
