@@ -236,8 +236,9 @@ mod pods {
             self.pods.remove(key);
         }
 
-        async fn terminate(&self, key: &PodKey) {
+        async fn terminate(&self, key: &PodKey) -> bool {
             self.pods.set_state(key, PodState::Terminating);
+            true
         }
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -10,7 +11,6 @@ use flock_core::name::PodKey;
 use flock_core::pods::conformance::PodsHarness;
 use flock_core::pods::{FixedPods, PodChange, PodDirectory, PodError, PodInfo, PodRef, PodSource, PodState};
 use flock_core::retry::Retry;
-use futures_util::FutureExt as _;
 use futures_util::StreamExt as _;
 use tempfile::TempDir;
 
@@ -34,8 +34,9 @@ mod fixed {
             self.0.remove(key);
         }
 
-        async fn terminate(&self, key: &PodKey) {
+        async fn terminate(&self, key: &PodKey) -> bool {
             self.0.set_state(key, PodState::Terminating);
+            true
         }
     }
 
@@ -76,6 +77,10 @@ mod directory {
             let directory = tempfile::tempdir().unwrap();
             Self { pods: PodDirectory::new(directory.path()), directory }
         }
+
+        fn file(&self, key: &PodKey) -> PathBuf {
+            self.directory.path().join(format!("{}_{}.json", key.namespace(), key.name()))
+        }
     }
 
     #[async_trait]
@@ -96,17 +101,24 @@ mod directory {
                 },
                 "status": status(info.state == PodState::Ready),
             });
-            let name = format!("{}_{}.json", key.namespace(), key.name());
-            fs::write(self.directory.path().join(name), manifest.to_string()).unwrap();
+            fs::write(self.file(key), manifest.to_string()).unwrap();
         }
 
         async fn remove(&self, key: &PodKey) {
-            let name = format!("{}_{}.json", key.namespace(), key.name());
-            fs::remove_file(self.directory.path().join(name)).unwrap();
+            fs::remove_file(self.file(key)).unwrap();
+        }
+
+        async fn terminate(&self, key: &PodKey) -> bool {
+            let mut manifest: serde_json::Value =
+                serde_json::from_slice(&fs::read(self.file(key)).unwrap()).unwrap();
+            manifest["metadata"]["deletionTimestamp"] = "2001-02-03T04:05:06Z".into();
+            fs::write(self.file(key), manifest.to_string()).unwrap();
+            true
         }
     }
 
     flock_core::pods_conformance!(lookup: Harness::new());
+    flock_core::pods_conformance!(changes: Harness::new());
 
     fn status(ready: bool) -> serde_json::Value {
         let status = if ready { "True" } else { "False" };
@@ -302,12 +314,6 @@ spec:
             missing.display()
         );
         assert_eq!(error.to_string(), expected);
-    }
-
-    #[tokio::test]
-    async fn changes_are_never_told_and_never_end() {
-        let (_directory, pods) = files(&[("a.yaml", WEB)]);
-        assert_eq!(pods.changes().next().now_or_never(), None);
     }
 }
 

@@ -1,7 +1,9 @@
 //! Pods from a directory of manifests: [`PodDirectory`].
 
 mod cache;
+mod changes;
 mod manifest;
+mod watch;
 
 use std::fs;
 use std::io;
@@ -11,7 +13,6 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
-use futures_util::{StreamExt, stream};
 
 use self::cache::Cache;
 use self::manifest::PodManifest;
@@ -34,8 +35,16 @@ use super::{PodChange, PodError, PodInfo, PodRef, PodSource};
 ///   But a pod that is in none of the others may be in that one, so the request for
 ///   it fails and names the file. So it does for a pod that two manifests describe,
 ///   and for one whose manifest has another UID than the runtime says.
-/// - [`changes`](PodSource::changes) tells nothing: files have no readiness. The
-///   stream never ends.
+/// - [`changes`](PodSource::changes) watches the directory: a change is told a few
+///   milliseconds after the file was written or renamed. Where the file system tells of no
+///   changes, as one on a network, they are found within two seconds. The directory may
+///   be made later, or be replaced, as a whole or by a link. The stream never ends, and
+///   needs the runtime it is polled in to have a clock.
+/// - Whoever writes a file under another name, and renames it, is read in whole or not at
+///   all. Of others a file that is empty or can't be read may be half written: its pods
+///   stay as they were told until it can be read again. So they do while the directory is
+///   not there, and a pod that two manifests describe until one of them goes. A pod whose
+///   manifest was removed is terminating.
 ///
 /// # Example
 ///
@@ -92,22 +101,18 @@ impl PodSource for PodDirectory {
     }
 
     fn changes(&self) -> BoxStream<'static, PodChange> {
-        stream::pending().boxed()
+        changes::changes(&self.path, &self.cache)
     }
 }
 
 fn lookup(directory: &Path, wanted: &PodRef, cache: &Cache) -> Result<PodInfo, PodError> {
-    let files = manifest_files(directory).map_err(|error| {
-        PodError::Backend(format!(
-            "can't read the directory of pod manifests {}: {error}; create it or name another one",
-            directory.display()
-        ))
-    })?;
+    let files =
+        manifest_files(directory).map_err(|error| PodError::Backend(unreadable(directory, &error)))?;
     let mut found: Option<(PathBuf, PodInfo)> = None;
     let mut broken = None;
     for (path, content) in cache.read(files) {
         let pods = match &*content {
-            Ok(pods) => pods,
+            Ok(manifests) => &manifests.pods,
             Err(reason) => {
                 broken.get_or_insert((path, reason.clone()));
                 continue;
@@ -166,6 +171,13 @@ fn manifest_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+fn unreadable(directory: &Path, error: &io::Error) -> String {
+    format!(
+        "can't read the directory of pod manifests {}: {error}; create it or name another one",
+        directory.display()
+    )
 }
 
 fn invalid(path: &Path, reason: String) -> PodError {

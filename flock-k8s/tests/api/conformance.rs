@@ -58,10 +58,11 @@ impl PodsHarness for Harness {
         self.api.delete(PODS, key.namespace(), key.name());
     }
 
-    async fn terminate(&self, key: &PodKey) {
+    async fn terminate(&self, key: &PodKey) -> bool {
         let mut pod = self.there(key).unwrap();
         pod["metadata"]["deletionTimestamp"] = "2001-02-03T04:05:06Z".into();
         self.api.put(PODS, pod);
+        true
     }
 }
 

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::manifest::{self, PodManifest};
+use super::manifest::{self, Manifests};
 
 /// A file that changed so lately may change once more without its times telling: they are as
 /// coarse as the kernel's tick, or as a file system that counts seconds.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-/// The pods in a file, or what is wrong with it in words.
-pub(super) type Content = Result<Vec<PodManifest>, String>;
+/// What is in a file, or what is wrong with it in words.
+pub(super) type Content = Result<Manifests, String>;
 
 /// Parsed files, for as long as they are what they were.
 #[derive(Debug, Default)]
@@ -119,14 +119,14 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &only(&cache, &path, later)));
         // And once more when it has: written in place, replaced, or with an old time.
         fs::write(&path, manifest("db0")).unwrap();
-        assert_eq!(only(&cache, &path, later).as_ref().as_ref().unwrap()[0].name, "db0");
+        assert_eq!(only(&cache, &path, later).as_ref().as_ref().unwrap().pods[0].name, "db0");
         fs::write(directory.path().join("new"), manifest("db1")).unwrap();
         fs::rename(directory.path().join("new"), &path).unwrap();
-        assert_eq!(only(&cache, &path, later).as_ref().as_ref().unwrap()[0].name, "db1");
+        assert_eq!(only(&cache, &path, later).as_ref().as_ref().unwrap().pods[0].name, "db1");
         let written = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, manifest("db2")).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
-        assert_eq!(only(&cache, &path, later).as_ref().as_ref().unwrap()[0].name, "db2");
+        assert_eq!(only(&cache, &path, later).as_ref().as_ref().unwrap().pods[0].name, "db2");
     }
 
     #[test]

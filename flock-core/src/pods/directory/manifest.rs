@@ -9,6 +9,14 @@ use serde_json::Value;
 
 use crate::pods::PodState;
 
+/// What a file holds.
+#[derive(Debug)]
+pub(super) struct Manifests {
+    pub(super) pods: Vec<PodManifest>,
+    /// Not a word: whoever writes it has not come to that yet.
+    pub(super) blank: bool,
+}
+
 /// A pod as a file describes it.
 #[derive(Debug)]
 pub(super) struct PodManifest {
@@ -67,11 +75,11 @@ struct Condition {
     status: String,
 }
 
-/// The pods in the file, or what is wrong with it in words.
-pub(super) fn read(path: &Path) -> Result<Vec<PodManifest>, String> {
+/// What is in the file, or what is wrong with it in words.
+pub(super) fn read(path: &Path) -> Result<Manifests, String> {
     let bytes = fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
     let text = std::str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
-    parse(text)
+    Ok(Manifests { pods: parse(text)?, blank: text.trim().is_empty() })
 }
 
 fn parse(text: &str) -> Result<Vec<PodManifest>, String> {
