@@ -20,7 +20,15 @@ pub(super) type Content = Result<Manifests, String>;
 /// Parsed files, for as long as they are what they were.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    files: Mutex<HashMap<PathBuf, (Version, Arc<Content>)>>,
+    files: Mutex<HashMap<PathBuf, Parsed>>,
+}
+
+#[derive(Debug, Clone)]
+struct Parsed {
+    version: Version,
+    /// What was parsed, while the version alone does not tell whether it is still there.
+    unsettled: Option<Arc<[u8]>>,
+    content: Arc<Content>,
 }
 
 /// What a change of a file changes.
@@ -41,27 +49,49 @@ impl Cache {
 
     fn read_at(&self, files: Vec<PathBuf>, now: SystemTime) -> Vec<(PathBuf, Arc<Content>)> {
         let known = self.files().clone();
-        let mut settled = HashMap::new();
+        let mut parsed = HashMap::new();
         let mut contents = Vec::with_capacity(files.len());
         for path in files {
             // Before the file is read: what changes in between is another version the next time.
             let version = Version::of(&path).ok();
-            let content = match (version, known.get(&path)) {
-                (Some(version), Some((then, content))) if version == *then => Arc::clone(content),
-                _ => Arc::new(manifest::read(&path)),
-            };
-            // A failure may be one of the medium, which passes.
-            if let Some(version) = version.filter(|version| content.is_ok() && version.is_settled(now)) {
-                settled.insert(path.clone(), (version, Arc::clone(&content)));
+            let known = known.get(&path);
+            let settled = known.filter(|known| known.unsettled.is_none() && version == Some(known.version));
+            let now = settled.cloned().map_or_else(|| parse(&path, version, known, now), Ok);
+            contents
+                .push((path.clone(), now.as_ref().map_or_else(Arc::clone, |now| Arc::clone(&now.content))));
+            if let Ok(now) = now {
+                parsed.insert(path, now);
             }
-            contents.push((path, content));
         }
-        *self.files() = settled;
+        *self.files() = parsed;
         contents
     }
 
-    fn files(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, (Version, Arc<Content>)>> {
+    fn files(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Parsed>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Parses a file, unless its bytes are those that are `known`. The error is a content that is
+/// not to be remembered: a failure may be one of the medium, which passes.
+fn parse(
+    path: &Path,
+    version: Option<Version>,
+    known: Option<&Parsed>,
+    now: SystemTime,
+) -> Result<Parsed, Arc<Content>> {
+    let bytes: Arc<[u8]> = match fs::read(path) {
+        Ok(bytes) => bytes.into(),
+        Err(error) => return Err(Arc::new(Err(format!("can't be read: {error}")))),
+    };
+    let same = known.filter(|known| known.unsettled.as_ref() == Some(&bytes));
+    let content = same.map_or_else(|| Arc::new(manifest::read(&bytes)), |same| Arc::clone(&same.content));
+    match version {
+        Some(version) if content.is_ok() => {
+            let unsettled = (!version.is_settled(now)).then_some(bytes);
+            Ok(Parsed { version, unsettled, content })
+        }
+        _ => Err(content),
     }
 }
 
@@ -130,20 +160,31 @@ mod tests {
     }
 
     #[test]
-    fn what_has_just_changed_is_parsed_again() {
+    fn what_has_just_changed_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("web.yaml");
         fs::write(&path, manifest("web")).unwrap();
         let changed = fs::metadata(&path).unwrap().modified().unwrap();
-        let cache = Cache::default();
-        for (age, again) in [(Duration::ZERO, true), (UNSETTLED / 2, true), (UNSETTLED, false)] {
-            let first = only(&cache, &path, changed + age);
-            assert_eq!(!Arc::ptr_eq(&first, &only(&cache, &path, changed + age)), again, "after {age:?}");
+        // The last is that of a clock that was set back.
+        for (now, again) in [
+            (changed, true),
+            (changed + UNSETTLED / 2, true),
+            (changed + UNSETTLED, false),
+            (changed - LATER, true),
+        ] {
+            let cache = Cache::default();
+            let first = only(&cache, &path, now);
+            // Not parsed, where it is the same.
+            assert!(Arc::ptr_eq(&first, &only(&cache, &path, now)), "at {now:?}");
+            // As after a change of which the times do not tell.
+            let other: Arc<[u8]> = manifest("db0").into_bytes().into();
+            let mut files = cache.files();
+            let parsed = files.get_mut(&path).unwrap();
+            assert_eq!(parsed.unsettled.is_some(), again, "at {now:?}");
+            parsed.unsettled = parsed.unsettled.is_some().then_some(other);
+            drop(files);
+            assert_eq!(!Arc::ptr_eq(&first, &only(&cache, &path, now)), again, "at {now:?}");
         }
-        // The clock was set back.
-        let cache = Cache::default();
-        let first = only(&cache, &path, changed - LATER);
-        assert!(!Arc::ptr_eq(&first, &only(&cache, &path, changed - LATER)));
     }
 
     #[test]

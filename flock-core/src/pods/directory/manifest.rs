@@ -1,8 +1,6 @@
 //! What is read of a manifest.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -75,10 +73,9 @@ struct Condition {
     status: String,
 }
 
-/// What is in the file, or what is wrong with it in words.
-pub(super) fn read(path: &Path) -> Result<Manifests, String> {
-    let bytes = fs::read(path).map_err(|error| format!("can't be read: {error}"))?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
+/// What is in these bytes, or what is wrong with them in words.
+pub(super) fn read(bytes: &[u8]) -> Result<Manifests, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("is not UTF-8: {error}"))?;
     Ok(Manifests { pods: parse(text)?, blank: text.trim().is_empty() })
 }
 
