@@ -183,8 +183,8 @@ struct Given {
     #[arg(long, value_name = "FILE", env = "FLOCK_NODE_CONFIG")]
     node_config: Option<PathBuf>,
 
-    /// A directory of pod manifests, read for their annotations; a pod that is not there counts as one
-    /// without annotations (with --source files)
+    /// A directory of pod manifests, read for their annotations and readiness; a pod that is not there
+    /// counts as one without annotations, and ready (with --source files)
     #[arg(long, value_name = "DIR", env = "FLOCK_PODS")]
     pods: Option<PathBuf>,
 
