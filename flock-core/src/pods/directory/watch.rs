@@ -149,3 +149,50 @@ fn identity(path: &Path) -> Option<Identity> {
     let found = fs::metadata(path).ok()?;
     Some(Identity { device: found.dev(), inode: found.ino() })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use notify::event::{CreateKind, DataChange, Flag, MetadataKind, RemoveKind, RenameMode};
+
+    use super::*;
+
+    #[test]
+    fn only_what_may_have_changed_a_manifest_wakes() {
+        const OPEN: EventKind = EventKind::Access(AccessKind::Open(AccessMode::Any));
+        const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        const CREATED: EventKind = EventKind::Create(CreateKind::File);
+        const DATA: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        const METADATA: EventKind = EventKind::Modify(ModifyKind::Metadata(MetadataKind::Any));
+        const RENAMED: EventKind = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        const REMOVED: EventKind = EventKind::Remove(RemoveKind::Folder);
+
+        for (kind, path, wakes, moves) in [
+            // Flock's own look into the directory.
+            (OPEN, "/etc/pods", false, false),
+            (OPEN, "/etc/pods/web.yaml", false, false),
+            (CREATED, "/etc/pods/web.yaml", true, false),
+            (DATA, "/etc/pods/web.yaml", true, false),
+            (CLOSED, "/etc/pods/web.yaml", true, false),
+            (METADATA, "/etc/pods", true, false),
+            (RENAMED, "/etc/pods/..data", true, false),
+            (RENAMED, "/etc/pods", true, true),
+            (REMOVED, "/etc", true, true),
+            (RENAMED, "/etc/beside", false, false),
+            (CREATED, "/etc/pods.yaml", false, false),
+        ] {
+            let hints = Hints::default();
+            hints.take(&Ok(Event::new(kind).add_path(path.into())), Path::new("/etc/pods"));
+            let woken = hints.something.notified().now_or_never().is_some();
+            let moved = hints.moved.load(Ordering::Acquire);
+            assert_eq!((woken, moved), (wakes, moves), "{kind:?} of {path}");
+        }
+        for lost in [Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)), Err(notify::Error::generic(""))]
+        {
+            let hints = Hints::default();
+            hints.take(&lost, Path::new("/etc/pods"));
+            assert!(hints.something.notified().now_or_never().is_some(), "{lost:?}");
+            assert!(hints.moved.load(Ordering::Acquire), "{lost:?}");
+        }
+    }
+}
