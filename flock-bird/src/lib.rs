@@ -43,13 +43,19 @@
 //! 2918), and a peer that can't do that loses its session for a moment.
 
 pub mod announcer;
+pub mod bfd;
 pub mod config;
 pub mod control;
 mod debounce;
 mod file;
+pub mod protocols;
+pub mod query;
 pub mod render;
+pub mod routes;
 mod speaker;
+pub mod status;
 pub mod table;
+pub mod time;
 pub mod verdict;
 
 pub use announcer::BirdAnnouncer;

@@ -233,6 +233,11 @@ impl PartialEq for Since {
 }
 
 impl Bird {
+    /// What asks it.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Starts `bird -c config`; its socket has the file's name with another extension.
     pub(crate) fn start(namespace: &Namespace, config: &Path, options: &[&str]) -> Self {
         let socket = config.with_extension("ctl");
@@ -269,7 +274,8 @@ impl Bird {
     /// Since when the protocol is in its state.
     pub(crate) async fn since(&self, protocol: &str) -> Since {
         let row = self.row(protocol).await.expect("the protocol exists");
-        let time = row.get(4).expect("a time");
+        // With the date before it, where Flock has configured BIRD.
+        let time = row.iter().skip(4).find(|word| word.contains(':')).expect("a time");
         let units = time.split([':', '.']).map(|unit| unit.parse::<i64>().expect("hh:mm:ss.ms"));
         Since(units.zip([3_600_000, 60_000, 1_000, 1]).map(|(unit, worth)| unit * worth).sum())
     }

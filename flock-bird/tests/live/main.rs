@@ -5,5 +5,6 @@
 mod conformance;
 mod graceful_restart;
 mod lab;
+mod protocols;
 mod sessions;
 mod speaker_away;
