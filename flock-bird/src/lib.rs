@@ -48,6 +48,7 @@ pub mod config;
 pub mod control;
 mod debounce;
 mod file;
+pub mod peers;
 pub mod protocols;
 pub mod query;
 pub mod render;

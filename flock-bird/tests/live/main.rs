@@ -5,6 +5,7 @@
 mod conformance;
 mod graceful_restart;
 mod lab;
+mod observed;
 mod protocols;
 mod sessions;
 mod speaker_away;
