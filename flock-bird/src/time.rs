@@ -30,15 +30,18 @@ pub enum Moment {
     Other(String),
 }
 
-/// Differences between two times that BIRD reckons anew for each answer, or the change to
-/// summer time, may make something seem to come from the future.
-const FUTURE: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// BIRD reckons each time anew, and clocks change to winter time: what seems to be as old as this is
+/// of an hour to come at most, since BIRD would have given a date.
+const LATER: Duration = Duration::from_secs(23 * 3600);
 
 impl Moment {
-    /// Reads what BIRD wrote. Whatever that is, [`to_string`](ToString::to_string) has it again,
-    /// with at least as many digits.
+    /// Reads what BIRD wrote. [`to_string`](ToString::to_string) has the same again.
     pub fn read(text: &str) -> Self {
+        // Years may be negative elsewhere.
+        if !text.starts_with(|first: char| first.is_ascii_digit()) {
+            return Self::Other(text.to_owned());
+        }
         if let Ok(at) = DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", text) {
             return Self::DateTime(at);
         }
@@ -60,7 +63,7 @@ impl Moment {
                 } else {
                     later.unsigned_abs()
                 };
-                Some(if age > DAY - FUTURE { Duration::ZERO } else { age })
+                Some(if age > LATER { Duration::ZERO } else { age })
             }
             Self::Date(_) | Self::Other(_) => None,
         }
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_in_no_known_form_stays_as_it_is() {
-        for text in ["", "2026-02-30", "25:00:00", "1795660", "Mon 10:00", "2026-01-01T10:00:00"] {
+        for text in ["", "2026-02-30", "25:00:00", "1795660", "-2026-01-01", "Mon 10:00", "2026-01-01T10:00:00"] {
             assert_eq!(Moment::read(text), Moment::Other(text.to_owned()));
             assert_eq!(Moment::read(text).to_string(), text);
         }

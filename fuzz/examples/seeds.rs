@@ -19,7 +19,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR"));
     let previous = golden(&fuzz.join("../flock-core/tests/golden/cni"))?;
-    let seeds: [(&str, Vec<Vec<u8>>); 8] = [
+    let seeds: [(&str, Vec<Vec<u8>>); 9] = [
         ("network_config", network_configs(&previous)),
         ("cni_args", texts(&CNI_ARGS)),
         ("annotations", annotations()),
@@ -28,6 +28,7 @@ fn main() -> Outcome {
         ("deletion", deletions()?),
         ("bird_reply", bird_replies()),
         ("node_config", node_configs()?),
+        ("protocols", protocols()),
     ];
     for (target, seeds) in seeds {
         let directory = fuzz.join("seeds").join(target);
@@ -248,6 +249,45 @@ fn bird_replies() -> Vec<Vec<u8>> {
         [lengths.as_slice(), said.as_bytes()].concat()
     };
     said.into_iter().enumerate().map(seed).collect()
+}
+
+/// As BIRD 2.0.12 says it of two routers.
+fn protocols() -> Vec<Vec<u8>> {
+    let session = "1002-peer_tor1  BGP        ---        up     2026-01-01 10:00:00.250  Established   \n\
+        1006-  Description:    the first\n   BGP state:          Established\n     Neighbor address: fe80::1%eth0\n     \
+        Neighbor AS:      64500\n     Local AS:         64512\n     Neighbor ID:      192.0.2.254\n     \
+        Local capabilities\n       Multiprotocol\n         AF announced: ipv4 ipv6\n       Route refresh\n       \
+        Extended next hop\n         IPv6 nexthop: ipv4\n       Graceful restart\n         Restart time: 120\n         \
+        AF supported: ipv4 ipv6\n         AF preserved:\n       4-octet AS numbers\n       Enhanced refresh\n     \
+        Neighbor capabilities\n       Long-lived graceful restart\n         LL stale time: 3600\n         \
+        AF supported: ipv4\n         AF preserved:\n     Session:          external AS4\n     \
+        Source address:   fe80::2\n     Hold timer:       213.084/240\n     Keepalive timer:  71.314/80\n   \
+        Channel ipv4\n     State:          UP\n     Table:          master4\n     Import limit:   4 [HIT]\n       \
+        Action:       block\n     Routes:         4 imported, 1 filtered, 3 exported, 4 preferred\n     \
+        Route change stats:     received   rejected   filtered    ignored   accepted\n       \
+        Import updates:              6          0          1          1          4\n     \
+        BGP Next hop:   2001:db8:ffff::2 fe80::2\n \n";
+    let down = "2002-Name       Proto      Table      State  Since         Info\n\
+        1002-device1    Device     ---        up     10:00:00.000  \n1006-\n\
+        1002-peer_tor2  BGP        ---        start  2026-01-01    Active        Socket: Connection refused\n\
+        1006-  BGP state:          Active\n     Neighbor range:   198.51.100.0/24\n     Neighbor AS:      0\n     \
+        Connect delay:    0.404/1\n     Last error:       Socket: Connection refused\n   Channel ipv6\n     \
+        State:          DOWN\n     Export limit:   9\n       Action:       disable\n \n1002-b BGP\n";
+    let routes = "1007-Table master4:\n 203.0.113.0/24       unicast [peer_tor1 10:00:00.250 from 192.0.2.7] * (100/5) [AS64500i]\n \
+        \tvia 192.0.2.254 on eth0 weight 2\n \tvia fe80::1 on eth1 onlink weight 1\n1008-\tType: BGP univ\n\
+        1012-\tBGP.origin: IGP\n \tBGP.as_path: 64500 {64501 64502} (1 2) ({3})\n \tBGP.next_hop: 2001:db8::1 fe80::1\n \
+        \tBGP.med: 7\n \tBGP.local_pref: 100\n \tBGP.community: (64500,1) (65535,0)\n \t\t(64500,3)\n \
+        \tBGP.large_community: (64500, 1, 2)\n \tBGP.aggregator: 192.0.2.1 AS1\n\
+        1007-                     blackhole [static1 2026-01-01 10:00:00] (200)\n1007-\n Table master6:\n \
+        2001:db8::/32 unreachable [flock_kernel6 2026-01-01] ! (100)\n \tdev eth0\n";
+    let counts = "1007-4 of 5 routes for 3 networks in table master4\n 0 of 0 routes for 0 networks in table master6\n";
+    let bfd = "1020-bfd1:\n IP address                Interface  State      Since         Interval  Timeout\n \
+        192.0.2.254               eth0       Up         2026-01-01 10:00:00.074    0.100    0.500\n \
+        2001:db8::1               ---        Down       10:00:00.074    1.000    0.000\n";
+    let status = "1000-BIRD 2.0.12\n1011-Router ID is 192.0.2.1\n Hostname is host001\n \
+        Current server time is 2026-01-01 10:00:30.500\n Last reboot on 2026-01-01 10:00:00.250\n \
+        Last reconfiguration on 09:00:01.000\n Graceful restart recovery in progress\n0013 Daemon is up and running";
+    texts(&[session, down, routes, counts, bfd, status])
 }
 
 fn node_configs() -> Outcome<Vec<Vec<u8>>> {

@@ -61,10 +61,13 @@ fn verdicts(reply: &Reply) {
 fn table(reply: &Reply) {
     let rows = |code| reply.lines().filter(move |line| line.code.0 == code);
     let prefixes = table::prefixes(reply);
-    assert!(prefixes.count() <= rows(1007).count(), "{reply:?}");
+    assert!(prefixes.len() <= rows(1007).count(), "{reply:?}");
     for peer in table::peers(reply) {
         let protocol = format!("peer_{peer}");
-        assert!(rows(1002).any(|row| row.text.split(' ').next() == Some(&protocol)), "{peer:?}: {reply:?}");
+        assert!(
+            rows(1002).any(|row| row.text.split_whitespace().next() == Some(&protocol)),
+            "{peer:?}: {reply:?}"
+        );
         assert!(peer.len() <= 32 && peer.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'), "{peer:?}");
     }
 }

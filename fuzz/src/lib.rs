@@ -14,6 +14,7 @@
 //! | [`record`] | files of records | the disk |
 //! | [`deletion`] | files of queued deletions | the disk |
 //! | [`bird_reply`] | replies, in pieces, and what is made of them | BIRD's control socket |
+//! | [`protocols`] | what BIRD says of protocols, routes, BFD and itself | BIRD's control socket |
 //! | [`node_config`] | NodeConfig manifests, and renders what they say for BIRD | whoever may write them |
 
 pub mod annotations;
@@ -25,5 +26,6 @@ pub mod frame;
 mod message;
 pub mod network_config;
 pub mod node_config;
+pub mod protocols;
 pub mod record;
 mod rendered;
