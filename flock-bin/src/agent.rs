@@ -44,6 +44,7 @@ pub mod log;
 pub mod metered;
 pub mod metrics;
 pub mod options;
+mod peers;
 mod pods;
 pub mod readiness;
 mod records;
@@ -83,6 +84,9 @@ pub async fn run_with(
         Announcer::None => None,
         Announcer::Bird => Some(Arc::new(start_bird(&options)?)),
     };
+    if let Some(bird) = &bird {
+        peers::observe(bird, &options, &metrics, &mut tasks);
+    }
     if let Some(address) = options.http_address {
         let endpoints = endpoints(&metrics, &readiness, bird.clone());
         tasks.spawn("the HTTP server", HttpServer::bind(address)?.run(endpoints, tasks.stopping()));

@@ -14,6 +14,8 @@ use flock_bin::agent::metrics::{
     Repair, Step, Verb, Watch,
 };
 use flock_bin::agent::readiness::Readiness;
+use flock_bird::peers::{self, FamilyRoutes, PeerStatus, Peers};
+use flock_bird::protocols::SessionState;
 use flock_core::attachment::{self, Attachment, AttachmentKey, NodeCidrs};
 use flock_core::clock::ManualClock;
 use flock_core::cni;
@@ -38,6 +40,19 @@ async fn ipam(ipv6: Option<&str>, ipv4: Option<&str>) -> Arc<MemoryIpam> {
     Arc::new(ipam)
 }
 
+/// With routes of one family.
+fn peer(name: &str, state: SessionState) -> PeerStatus {
+    PeerStatus {
+        name: name.to_owned(),
+        address: None,
+        asn: Some(64500),
+        state,
+        since: None,
+        families: vec![FamilyRoutes { family: peers::Family::Ipv6, received: 7, advertised: 2 }],
+        last_error: None,
+    }
+}
+
 /// Every metric with every label, at least once.
 async fn everything() -> Metrics {
     let metrics = ready();
@@ -51,6 +66,7 @@ async fn everything() -> Metrics {
     metrics.queued_deletions(QueuedDeletions::default);
     metrics.events_dropped(|| 0);
     metrics.collected(|| 0);
+    metrics.bgp(watch::channel(Peers::Known(vec![peer("tor1", SessionState::Active)])).1);
     metrics.observe(ipam(Some("2001:db8:1::/64"), Some("10.0.1.0/24")).await, Arc::new(MemoryStore::new()));
     metrics
 }
@@ -180,6 +196,33 @@ async fn what_others_count_is_read_at_the_scrape() {
         samples(&metrics, "flock_bird_configurations_total").await,
         [r#"{result="applied"} 3"#, r#"{result="failed"} 1"#, r#"{result="refused"} 2"#]
     );
+}
+
+/// What BIRD said before it fell silent is not shown as if it still were so.
+#[tokio::test]
+async fn sessions_are_shown_while_bird_answers() {
+    let metrics = ready();
+    let (bird, receiver) = watch::channel(Peers::Unknown);
+    metrics.bgp(receiver);
+    assert_eq!(samples(&metrics, "flock_bird_up").await, [""; 0]);
+    bird.send_replace(Peers::Known(vec![
+        peer("tor1", SessionState::Established),
+        peer("tor2", SessionState::OpenConfirm),
+    ]));
+    assert_eq!(samples(&metrics, "flock_bird_up").await, [" 1.0"]);
+    let up = samples(&metrics, "flock_bgp_session_up").await;
+    assert_eq!(up, [r#"{peer="tor1"} 1.0"#, r#"{peer="tor2"} 0.0"#]);
+    let received = samples(&metrics, "flock_bgp_prefixes_received").await;
+    assert_eq!(received, [r#"{peer="tor1",family="ipv6"} 7.0"#, r#"{peer="tor2",family="ipv6"} 7.0"#]);
+    let advertised = samples(&metrics, "flock_bgp_prefixes_advertised").await;
+    assert_eq!(advertised, [r#"{peer="tor1",family="ipv6"} 2.0"#, r#"{peer="tor2",family="ipv6"} 2.0"#]);
+    let error = flock_bird::control::ControlError::Timeout {
+        socket: "bird.ctl".into(),
+        after: Duration::from_secs(5),
+    };
+    bird.send_replace(Peers::Away(error.into()));
+    assert_eq!(samples(&metrics, "flock_bird_up").await, [" 0.0"]);
+    assert_eq!(samples(&metrics, "flock_bgp").await, [""; 0]);
 }
 
 /// The process is this one, so that its numbers can be told from nonsense.
@@ -352,8 +395,8 @@ async fn the_documentation_lists_every_label_value_and_no_other() {
     let all: BTreeSet<_> = written
         .into_iter()
         .flat_map(|(name, one)| one.labels.into_iter().map(move |label| (name.clone(), label)))
-        // Whatever Cargo.toml says.
-        .filter(|(_, label)| label != "version")
+        // Whatever Cargo.toml and the NodeConfig say.
+        .filter(|(_, label)| label != "version" && label != "peer")
         .collect();
     assert_eq!(documented, all);
 }

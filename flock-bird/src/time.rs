@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn what_is_in_no_known_form_stays_as_it_is() {
-        for text in ["", "2026-02-30", "25:00:00", "1795660", "-2026-01-01", "Mon 10:00", "2026-01-01T10:00:00"] {
+        for text in
+            ["", "2026-02-30", "25:00:00", "1795660", "-2026-01-01", "Mon 10:00", "2026-01-01T10:00:00"]
+        {
             assert_eq!(Moment::read(text), Moment::Other(text.to_owned()));
             assert_eq!(Moment::read(text).to_string(), text);
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flock_bird::peers::Peers;
 use flock_core::handler::{QueuedDeletions, Recovery};
 use flock_core::ipam::Ipam;
 use flock_core::store::Store;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::agent::readiness::Readiness;
 
+mod bgp;
 mod format;
 mod labels;
 mod process;
@@ -29,6 +31,7 @@ pub use labels::{
     AddressState, AttachmentState, BirdResult, Code, Family as AddressFamily, Repair, Step, Verb, Watch,
 };
 
+use bgp::Bgp;
 use labels::{RepairLabels, RequestLabels, StepLabels, VerbLabels};
 use process::Process;
 use state::State;
@@ -56,6 +59,7 @@ pub struct Metrics {
     step_failures: Family<StepLabels, Counter>,
     repairs: Family<RepairLabels, Counter>,
     state: Arc<State>,
+    bgp: Arc<Bgp>,
 }
 
 impl Metrics {
@@ -90,10 +94,20 @@ impl Metrics {
         flock.register("repairs", "What was found out of order and brought in order", repairs.clone());
         let state = Arc::new(State::new(readiness));
         flock.register_collector(Box::new(Arc::clone(&state)));
+        let bgp = Arc::<Bgp>::default();
+        flock.register_collector(Box::new(Arc::clone(&bgp)));
         registry.register_collector(Box::new(Process::started_now()));
 
-        let metrics =
-            Self { registry, requests, request_durations, step_durations, step_failures, repairs, state };
+        let metrics = Self {
+            registry,
+            requests,
+            request_durations,
+            step_durations,
+            step_failures,
+            repairs,
+            state,
+            bgp,
+        };
         metrics.begin_at_zero();
         metrics
     }
@@ -156,6 +170,12 @@ impl Metrics {
     /// the first call counts.
     pub fn bird_configurations(&self, counts: impl Fn() -> BirdConfigurations + Send + Sync + 'static) {
         self.state.bird(Box::new(counts));
+    }
+
+    /// Where to read how BIRD and the sessions with the NodeConfig's peers are. Only the first call
+    /// counts.
+    pub fn bgp(&self, peers: watch::Receiver<Peers>) {
+        self.bgp.observe(peers);
     }
 
     /// Where to read how often `watch` began anew. Must return at once. Only the first call

@@ -1,0 +1,74 @@
+//! What BIRD says of the sessions with the NodeConfig's peers.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use flock_bird::peers::{self, PeerStatus, Peers};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::sync::watch;
+
+use super::labels::Family;
+use super::state::gauges;
+
+/// Where that is known; nothing without BIRD.
+#[derive(Debug, Default)]
+pub(super) struct Bgp {
+    peers: OnceLock<watch::Receiver<Peers>>,
+}
+
+impl Bgp {
+    /// The first call counts.
+    pub(super) fn observe(&self, peers: watch::Receiver<Peers>) {
+        let _ = self.peers.set(peers);
+    }
+}
+
+impl Collector for Bgp {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let encoder = &mut encoder;
+        let known = self.peers.get().map(|peers| peers.borrow().clone());
+        let (answers, peers) = match known {
+            None | Some(Peers::Unknown) => return Ok(()),
+            Some(Peers::Away(_)) => (false, Vec::new()),
+            Some(Peers::Known(peers)) => (true, peers),
+        };
+        let help = "Whether BIRD answers: 1 if it does, 0 if not.";
+        let up = ConstGauge::new(float(answers));
+        up.encode(encoder.encode_descriptor("bird_up", help, None, MetricType::Gauge)?)?;
+        if !answers {
+            return Ok(());
+        }
+        let up = peers.iter().map(|peer| ([("peer", peer.name.as_str())], float(peer.is_up())));
+        let help = "Whether the BGP session is up: 1 if it is, 0 if not.";
+        gauges(encoder, "bgp_session_up", help, up)?;
+        let help = "Prefixes that were taken from the peer.";
+        gauges(encoder, "bgp_prefixes_received", help, counts(&peers, |routes| routes.received))?;
+        let help = "Prefixes that the peer is told.";
+        gauges(encoder, "bgp_prefixes_advertised", help, counts(&peers, |routes| routes.advertised))
+    }
+}
+
+fn counts(
+    peers: &[PeerStatus],
+    count: fn(&peers::FamilyRoutes) -> u64,
+) -> impl Iterator<Item = ([(&'static str, &str); 2], f64)> {
+    peers.iter().flat_map(move |peer| {
+        peer.families.iter().map(move |routes| {
+            let family = match routes.family {
+                peers::Family::Ipv4 => Family::Ipv4,
+                peers::Family::Ipv6 => Family::Ipv6,
+            };
+            (
+                [("peer", peer.name.as_str()), ("family", family.as_str())],
+                super::state::float(count(routes).into()),
+            )
+        })
+    })
+}
+
+fn float(yes: bool) -> f64 {
+    f64::from(u8::from(yes))
+}
