@@ -5,6 +5,10 @@
 //! BIRD check it, puts it in place in one step and has BIRD take it over its control
 //! socket ([`control`]). Both halves are of use without the announcer.
 //!
+//! What BIRD says can be asked for as types, with or without Flock: its [`protocols`] with their
+//! BGP sessions, its [`routes`], its [`bfd`] sessions and its [`status`]. [`peers`] observes the
+//! sessions with Flock's peers.
+//!
 //! ```
 //! use std::net::Ipv4Addr;
 //!

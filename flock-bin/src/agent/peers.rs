@@ -152,7 +152,7 @@ impl Change {
                 );
             }
             Self::Gone(name) => {
-                tracing::info!(peer = %name, "BIRD has no BGP session with this peer any more")
+                tracing::info!(peer = %name, "BIRD has no BGP session with this peer any more");
             }
             Self::Away(error) => {
                 tracing::warn!(%error, "BIRD does not answer; how the BGP sessions are is not known");
