@@ -202,26 +202,26 @@ async fn what_others_count_is_read_at_the_scrape() {
 #[tokio::test]
 async fn sessions_are_shown_while_bird_answers() {
     let metrics = ready();
-    let (bird, receiver) = watch::channel(Peers::Unknown);
-    metrics.bgp(receiver);
+    let (bird, peers) = watch::channel(Peers::Unknown);
+    metrics.bgp(peers);
     assert_eq!(samples(&metrics, "flock_bird_up").await, [""; 0]);
     bird.send_replace(Peers::Known(vec![
         peer("tor1", SessionState::Established),
         peer("tor2", SessionState::OpenConfirm),
     ]));
-    assert_eq!(samples(&metrics, "flock_bird_up").await, [" 1.0"]);
+    assert_eq!(samples(&metrics, "flock_bird_up").await, [" 1"]);
     let up = samples(&metrics, "flock_bgp_session_up").await;
-    assert_eq!(up, [r#"{peer="tor1"} 1.0"#, r#"{peer="tor2"} 0.0"#]);
+    assert_eq!(up, [r#"{peer="tor1"} 1"#, r#"{peer="tor2"} 0"#]);
     let received = samples(&metrics, "flock_bgp_prefixes_received").await;
-    assert_eq!(received, [r#"{peer="tor1",family="ipv6"} 7.0"#, r#"{peer="tor2",family="ipv6"} 7.0"#]);
+    assert_eq!(received, [r#"{peer="tor1",family="ipv6"} 7"#, r#"{peer="tor2",family="ipv6"} 7"#]);
     let advertised = samples(&metrics, "flock_bgp_prefixes_advertised").await;
-    assert_eq!(advertised, [r#"{peer="tor1",family="ipv6"} 2.0"#, r#"{peer="tor2",family="ipv6"} 2.0"#]);
+    assert_eq!(advertised, [r#"{peer="tor1",family="ipv6"} 2"#, r#"{peer="tor2",family="ipv6"} 2"#]);
     let error = flock_bird::control::ControlError::Timeout {
         socket: "bird.ctl".into(),
         after: Duration::from_secs(5),
     };
     bird.send_replace(Peers::Away(error.into()));
-    assert_eq!(samples(&metrics, "flock_bird_up").await, [" 0.0"]);
+    assert_eq!(samples(&metrics, "flock_bird_up").await, [" 0"]);
     assert_eq!(samples(&metrics, "flock_bgp").await, [""; 0]);
 }
 

@@ -5,13 +5,12 @@ use std::sync::OnceLock;
 
 use flock_bird::peers::{self, PeerStatus, Peers};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
 use super::labels::Family;
-use super::state::gauges;
 
 /// Where that is known; nothing without BIRD.
 #[derive(Debug, Default)]
@@ -36,12 +35,12 @@ impl Collector for Bgp {
             Some(Peers::Known(peers)) => (true, peers),
         };
         let help = "Whether BIRD answers: 1 if it does, 0 if not.";
-        let up = ConstGauge::new(float(answers));
+        let up = ConstGauge::new(i64::from(answers));
         up.encode(encoder.encode_descriptor("bird_up", help, None, MetricType::Gauge)?)?;
         if !answers {
             return Ok(());
         }
-        let up = peers.iter().map(|peer| ([("peer", peer.name.as_str())], float(peer.is_up())));
+        let up = peers.iter().map(|peer| ([("peer", peer.name.as_str())], i64::from(peer.is_up())));
         let help = "Whether the BGP session is up: 1 if it is, 0 if not.";
         gauges(encoder, "bgp_session_up", help, up)?;
         let help = "Prefixes that were taken from the peer.";
@@ -54,7 +53,7 @@ impl Collector for Bgp {
 fn counts(
     peers: &[PeerStatus],
     count: fn(&peers::FamilyRoutes) -> u64,
-) -> impl Iterator<Item = ([(&'static str, &str); 2], f64)> {
+) -> impl Iterator<Item = ([(&'static str, &str); 2], i64)> {
     peers.iter().flat_map(move |peer| {
         peer.families.iter().map(move |routes| {
             let family = match routes.family {
@@ -63,12 +62,21 @@ fn counts(
             };
             (
                 [("peer", peer.name.as_str()), ("family", family.as_str())],
-                super::state::float(count(routes).into()),
+                i64::try_from(count(routes)).unwrap_or(i64::MAX),
             )
         })
     })
 }
 
-fn float(yes: bool) -> f64 {
-    f64::from(u8::from(yes))
+fn gauges<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, i64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }

@@ -275,11 +275,11 @@ fn addresses(family: Family, usages: &[Usage]) -> Vec<(AddressLabels, f64)> {
 
 /// The nearest value: a prefix has up to 2^128 addresses.
 #[allow(clippy::cast_precision_loss, reason = "samples are doubles; 53 bits are what they can hold")]
-pub(super) fn float(count: u128) -> f64 {
+fn float(count: u128) -> f64 {
     count as f64
 }
 
-pub(super) fn gauges<L: EncodeLabelSet>(
+fn gauges<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder,
     name: &str,
     help: &str,
