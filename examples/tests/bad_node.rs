@@ -109,9 +109,7 @@ fn a_node_config_that_can_not_be_used() -> Result<()> {
             manifest["spec"] = spec.clone();
             manifest.to_string()
         };
-        let peer = |name: &str, address: &str| json!({"name": name, "address": address, "asn": 64500});
-        let bgp = |peers: Value| json!({"cidr6": "2001:db8:1::/64", "bgp": {"asn": 64501, "peers": peers}});
-        let twins = json!([peer("tor", "192.0.2.1"), peer("tor", "192.0.2.1")]);
+        let bgp = json!({"asn": 64501, "maximumPaths": 0, "export": {"med": "low"}});
         for (text, says) in [
             (of_spec(&json!({})), vec!["sets neither cidr6 nor cidr4, expected at least one"]),
             (
@@ -123,16 +121,8 @@ fn a_node_config_that_can_not_be_used() -> Result<()> {
                 vec!["spec.cidr6 is fe80::/64", "that is not link-local, loopback or reserved"],
             ),
             (
-                of_spec(&bgp(twins)),
-                vec!["peers[1].name is \"tor\", which another peer has too", "peers[1].address is 192.0.2.1"],
-            ),
-            (
-                of_spec(&bgp(json!([peer("tor", "2001:db8:1::7")]))),
-                vec!["2001:db8:1::7, which is in this node's prefix 2001:db8:1::/64"],
-            ),
-            (
-                of_spec(&bgp(json!([peer("tor", "fe80::7")]))),
-                vec!["peers[0].address is fe80::7, which is link-local", "global"],
+                of_spec(&json!({"cidr6": "2001:db8:1::/64", "bgp": bgp})),
+                vec!["spec.bgp.maximumPaths is 0, expected 1 to 255", "spec.bgp.export.med is \"low\""],
             ),
             (of_spec(&json!({"cidr5": "10.0.1.0/24"})), vec!["is not a NodeConfig manifest", "cidr5"]),
             (good.replace("\"NodeConfig\"", "\"Node\""), vec!["kind is \"Node\", expected \"NodeConfig\""]),

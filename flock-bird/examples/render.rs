@@ -14,16 +14,13 @@ const ROUTE_PROTOCOL: u8 = 70;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let wanted = Announcements {
-        asn: 64512,
-        router_id: Ipv4Addr::new(192, 0, 2, 1),
         peers: vec![
-            Peer { name: "tor1-v6".into(), address: "2001:db8:ffff::1".parse()?, asn: 64500 },
-            Peer { name: "tor1-v4".into(), address: "192.0.2.254".parse()?, asn: 64500 },
+            Peer::new("tor1-v6", "2001:db8:ffff::1".parse()?, 64500),
+            Peer::new("tor1-v4", "192.0.2.254".parse()?, 64500),
         ],
         summaries: ["2001:db8:1::/64".parse()?, "10.0.1.0/24".parse()?].into(),
         anycast: ["2001:db8:a::53".parse()?].into(),
-        standby: [].into(),
-        exceptions: [].into(),
+        ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
     };
     let text = Renderer::new(ROUTE_PROTOCOL)?.render(&wanted)?;
     #[allow(clippy::print_stdout, reason = "printing is what the example is for")]

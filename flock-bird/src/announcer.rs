@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use flock_core::announcer::{AnnounceError, Announcements, RouteAnnouncer};
+use flock_core::node_config::Family;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -232,7 +233,7 @@ impl RouteAnnouncer for BirdAnnouncer {
             for family in &silent {
                 tracing::warn!(
                     family,
-                    "the node has prefixes of this family and no BGP peer with an address of it: \
+                    "the node has prefixes of this family and no BGP peer that takes it: \
                      they are announced to nobody; add such a peer to the NodeConfig"
                 );
             }
@@ -259,15 +260,10 @@ impl fmt::Debug for BirdAnnouncer {
 /// Only of a node that has peers: one without announces nothing, and means it.
 fn families_without_peer(wanted: &Announcements) -> Vec<&'static str> {
     let mut silent = Vec::new();
-    for (name, is_v4) in [("IPv6", false), ("IPv4", true)] {
-        let has_prefix = wanted.summaries.iter().any(|prefix| prefix.addr().is_ipv4() == is_v4)
-            || wanted
-                .anycast
-                .iter()
-                .chain(&wanted.standby)
-                .chain(&wanted.exceptions)
-                .any(|address| address.is_ipv4() == is_v4);
-        let has_peer = wanted.peers.iter().any(|peer| peer.address.is_ipv4() == is_v4);
+    for (name, family) in [("IPv6", Family::Ipv6), ("IPv4", Family::Ipv4)] {
+        let has_prefix = wanted.summaries.iter().any(|prefix| Family::of(prefix.addr()) == family)
+            || wanted.anycast.iter().chain(&wanted.standby).chain(&wanted.exceptions).any(|host| Family::of(*host) == family);
+        let has_peer = wanted.peers.iter().any(|peer| peer.families.contains(&family));
         if has_prefix && !has_peer && !wanted.peers.is_empty() {
             silent.push(name);
         }

@@ -18,13 +18,10 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let wanted = Announcements {
-//!     asn: 64512,
-//!     router_id: Ipv4Addr::new(192, 0, 2, 1),
-//!     peers: vec![Peer { name: "tor1".into(), address: "2001:db8:ffff::1".parse()?, asn: 64500 }],
+//!     peers: vec![Peer::new("tor1", "2001:db8:ffff::1".parse()?, 64500)],
 //!     summaries: ["2001:db8:1::/64".parse()?].into(),
 //!     anycast: ["2001:db8:a::53".parse()?].into(),
-//!     standby: [].into(),
-//!     exceptions: [].into(),
+//!     ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
 //! };
 //! // 70 is the route protocol that marks the node's own routes in the kernel.
 //! let text = Renderer::new(70)?.render(&wanted)?;

@@ -32,23 +32,28 @@
 //!   to 30 s (BIRD: 60 s to 300 s); hold and keepalive time are the 90 s and 30 s that RFC
 //!   4271, section 10, suggests.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use flock_core::announcer::{AnnounceError, Announcements};
-use flock_core::node_config::Peer;
+use flock_core::node_config::{Family, Import, Kind, Neighbor, Peer, is_peer_name};
 use handlebars::Handlebars;
 use ipnet::IpNet;
 use serde::Serialize;
 
+mod session;
 mod validity;
+
+use session::Session;
 
 /// The name of the template that the others are parts of.
 const MAIN: &str = "bird.conf";
 /// The template set.
-const TEMPLATES: [(&str, &str); 3] = [
+const TEMPLATES: [(&str, &str); 4] = [
     (MAIN, include_str!("../templates/bird.conf.hbs")),
     ("family", include_str!("../templates/family.hbs")),
     ("peer", include_str!("../templates/peer.hbs")),
+    ("carried", include_str!("../templates/carried.hbs")),
 ];
 
 /// Turns wanted states into configurations.
@@ -99,12 +104,22 @@ impl Renderer {
     pub fn render(&self, wanted: &Announcements) -> Result<String, AnnounceError> {
         validity::check(wanted)?;
         let mut peers: Vec<&Peer> = wanted.peers.iter().collect();
-        peers.sort();
+        peers.sort_by_key(|peer| &peer.name);
+        let interface = |peer: &&Peer| match &peer.neighbor {
+            Neighbor::Unnumbered { interface } => Some(interface.to_string()),
+            _ => None,
+        };
+        let sessions: Vec<Session> = peers.iter().map(|peer| Session::of(peer, wanted)).collect();
         let model = Model {
             router_id: wanted.router_id.to_string(),
-            direct: peers.iter().any(|peer| peer.asn == wanted.asn),
-            families: [Family::of(wanted, 4, self.kernel), Family::of(wanted, 6, self.kernel)],
-            peers: peers.iter().map(|peer| Session::of(peer, wanted.asn)).collect(),
+            direct: peers.iter().any(|peer| session::is_distant(peer, wanted.asn)),
+            bfd: peers.iter().any(|peer| peer.bfd.is_some()),
+            unnumbered: peers.iter().filter_map(interface).collect(),
+            families: [
+                FamilyPart::of(wanted, &sessions, Family::Ipv4, self.kernel),
+                FamilyPart::of(wanted, &sessions, Family::Ipv6, self.kernel),
+            ],
+            peers: sessions,
         };
         self.templates.render(MAIN, &model).map_err(|error| AnnounceError::Invalid(error.to_string()))
     }
@@ -120,9 +135,16 @@ pub fn protocol_name(peer: &str) -> String {
 
 const PEER_PREFIX: &str = "peer_";
 
-/// The peer whose protocol has this name; `None` for other protocols.
+/// The peer whose protocol has this name; `None` for other protocols, and for the sessions that
+/// arise from that of an unnumbered peer.
 pub fn peer_of(protocol: &str) -> Option<&str> {
-    protocol.strip_prefix(PEER_PREFIX).filter(|name| validity::is_peer_name(name))
+    protocol.strip_prefix(PEER_PREFIX).filter(|name| is_peer_name(name))
+}
+
+/// What the names of the protocols begin with that BIRD makes for the sessions with an unnumbered
+/// peer; a number follows.
+pub fn dynamic_prefix(peer: &str) -> String {
+    format!("session_{peer}_")
 }
 
 /// The name of the protocol that takes routes of IPv4 (`version` 4) or IPv6 (6) from the kernel.
@@ -130,20 +152,35 @@ pub fn kernel_protocol(version: u8) -> String {
     format!("flock_kernel{version}")
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 struct Model {
     router_id: String,
     direct: bool,
-    families: [Family; 2],
+    bfd: bool,
+    unnumbered: Vec<String>,
+    families: [FamilyPart; 2],
     peers: Vec<Session>,
 }
 
 #[derive(Debug, Serialize)]
-struct Family {
+struct FamilyPart {
     version: u8,
     kernel: KernelRoutes,
     own: Vec<Entry>,
     announced: Vec<Entry>,
+    /// The announced ones by kind, where some peer's export asks for it.
+    kinds: Vec<List>,
+    /// Whether some peer's import asks for the filter.
+    default_only: bool,
+    default_route: &'static str,
+    merge: bool,
+    maximum_paths: u8,
+}
+
+#[derive(Debug, Serialize)]
+struct List {
+    name: &'static str,
+    prefixes: Vec<Entry>,
 }
 
 #[derive(Debug, Serialize)]
@@ -151,45 +188,47 @@ struct Entry {
     prefix: String,
 }
 
-#[derive(Debug, Serialize)]
-struct Session {
-    protocol: String,
-    local_asn: u32,
-    address: String,
-    asn: u32,
-    version: u8,
-}
-
-impl Family {
-    fn of(wanted: &Announcements, version: u8, kernel: KernelRoutes) -> Self {
-        let of_family = |prefix: &IpNet| version_of(prefix.addr()) == version;
-        let own: Vec<IpNet> = wanted.summaries.iter().copied().filter(of_family).collect();
-        // Those that stand by are in the list and not in the kernel, at least not so that they pass.
-        let hosts = wanted.anycast.iter().chain(&wanted.standby).chain(&wanted.exceptions);
-        let hosts = hosts.map(|address| IpNet::from(*address)).filter(of_family);
-        let mut announced: Vec<IpNet> = own.iter().copied().chain(hosts).collect();
+impl FamilyPart {
+    fn of(wanted: &Announcements, sessions: &[Session], family: Family, kernel: KernelRoutes) -> Self {
+        let of_kind = |kind| prefixes(wanted, kind, family);
+        let mut announced: Vec<IpNet> = Kind::ALL.into_iter().flat_map(of_kind).collect();
         announced.sort();
         announced.dedup();
-        Self { version, kernel, own: entries(&own), announced: entries(&announced) }
-    }
-}
-
-impl Session {
-    fn of(peer: &Peer, local_asn: u32) -> Self {
+        let by_kind = sessions.iter().any(|session| session.looks_at_kinds(family));
+        let kinds = Kind::ALL.into_iter().filter(|_| by_kind).map(|kind| (kind, of_kind(kind)));
+        let kinds = kinds.filter(|(_, prefixes)| !prefixes.is_empty());
+        let takes_default = |peer: &Peer| peer.import == Import::Default && peer.families.contains(&family);
         Self {
-            protocol: protocol_name(&peer.name),
-            local_asn,
-            address: peer.address.to_string(),
-            asn: peer.asn,
-            version: version_of(peer.address),
+            version: family.version(),
+            kernel,
+            own: entries(&of_kind(Kind::Summary)),
+            announced: entries(&announced),
+            kinds: kinds
+                .map(|(kind, prefixes)| List { name: session::list_name(kind), prefixes: entries(&prefixes) })
+                .collect(),
+            default_only: wanted.peers.iter().any(takes_default),
+            default_route: match family {
+                Family::Ipv4 => "0.0.0.0/0",
+                Family::Ipv6 => "::/0",
+            },
+            merge: wanted.maximum_paths > 1,
+            maximum_paths: wanted.maximum_paths,
         }
     }
 }
 
-fn entries(prefixes: &[IpNet]) -> Vec<Entry> {
-    prefixes.iter().map(|prefix| Entry { prefix: prefix.to_string() }).collect()
+/// The announcements of one kind and family, in order.
+fn prefixes(wanted: &Announcements, kind: Kind, family: Family) -> Vec<IpNet> {
+    let hosts = |addresses: &BTreeSet<IpAddr>| addresses.iter().copied().map(IpNet::from).collect();
+    let all: Vec<IpNet> = match kind {
+        Kind::Summary => wanted.summaries.iter().copied().collect(),
+        // Those that stand by are in the list, and not in the kernel so that they pass.
+        Kind::Anycast => hosts(&wanted.anycast.union(&wanted.standby).copied().collect()),
+        Kind::Exception => hosts(&wanted.exceptions),
+    };
+    all.into_iter().filter(|prefix| Family::of(prefix.addr()) == family).collect()
 }
 
-fn version_of(address: IpAddr) -> u8 {
-    if address.is_ipv4() { 4 } else { 6 }
+fn entries(prefixes: &[IpNet]) -> Vec<Entry> {
+    prefixes.iter().map(|prefix| Entry { prefix: prefix.to_string() }).collect()
 }

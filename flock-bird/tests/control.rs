@@ -123,18 +123,7 @@ async fn a_bird_that_hangs_costs_no_more_than_the_timeout_and_leaves_the_file() 
         })
         .unwrap();
         let started = Instant::now();
-        announcer
-            .sync(&Announcements {
-                asn: 64512,
-                router_id: "192.0.2.1".parse().unwrap(),
-                peers: Vec::new(),
-                summaries: [].into(),
-                anycast: [].into(),
-                standby: [].into(),
-                exceptions: [].into(),
-            })
-            .await
-            .unwrap();
+        announcer.sync(&Announcements::new(64512, "192.0.2.1".parse().unwrap())).await.unwrap();
         let error = announcer.applied().await.unwrap_err();
         assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
         let endpoint = socket.display().to_string();

@@ -11,23 +11,23 @@ use std::{env, fs};
 
 use flock_bird::render::Renderer;
 use flock_core::announcer::Announcements;
-use flock_core::node_config::Peer;
+use flock_core::name::InterfaceName;
+use flock_core::node_config::{
+    Attributes, Bfd, Community, Export, Family, GracefulRestart, Import, LargeCommunity, LimitAction,
+    MaxPrefixes, Neighbor, Password, Peer,
+};
 
 const ROUTE_PROTOCOL: u8 = 70;
 
 fn peer(name: &str, address: &str, asn: u32) -> Peer {
-    Peer { name: name.to_owned(), address: address.parse().unwrap(), asn }
+    Peer::new(name, address.parse().unwrap(), asn)
 }
 
 fn node(summaries: &[&str], peers: Vec<Peer>) -> Announcements {
     Announcements {
-        asn: 64512,
-        router_id: Ipv4Addr::new(192, 0, 2, 1),
         peers,
         summaries: summaries.iter().map(|prefix| prefix.parse().unwrap()).collect(),
-        anycast: [].into(),
-        standby: [].into(),
-        exceptions: [].into(),
+        ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
     }
 }
 
@@ -127,5 +127,109 @@ fn bird_takes_every_golden_file() {
         assert!(output.status.success(), "{}: {said}", path.display());
         checked += 1;
     }
-    assert_eq!(checked, 8, "as many as there are golden files");
+    assert_eq!(checked, 15, "as many as there are golden files");
+}
+
+/// What each peer is like that has nothing but its address set.
+fn tor() -> Peer {
+    peer("tor1", "2001:db8:ffff::1", 64500)
+}
+
+/// A dual-stack node with these peers.
+fn with_peers(peers: Vec<Peer>) -> Announcements {
+    node(&["2001:db8:1::/64", "10.0.1.0/24"], peers)
+}
+
+#[test]
+fn where_a_session_goes_and_how_far() {
+    let interface = || InterfaceName::new("eth1.5").unwrap();
+    let address = "fe80::1".parse().unwrap();
+    let numbered = Neighbor::LinkLocal { address, interface: interface() };
+    let peers = vec![
+        Peer { port: 1179, passive: true, ttl_security: true, ..tor() },
+        Peer { local_address: Some([192, 0, 2, 1].into()), ..peer("tor2", "192.0.2.254", 64501) },
+        Peer { multihop: Some(3), ttl_security: true, ..peer("far", "2001:db8:ffff::9", 64502) },
+        Peer { ttl_security: true, ..peer("reflector", "2001:db8:ffff::8", 64512) },
+        Peer::at("link-local", numbered, 64503),
+        Peer::at("unnumbered", Neighbor::Unnumbered { interface: interface() }, 64504),
+    ];
+    assert_golden("transport", &with_peers(peers));
+}
+
+#[test]
+fn when_a_peer_counts_as_gone() {
+    let restart = GracefulRestart::Restart { restart_time: Some(60), stale_time: Some(3600) };
+    let second = || peer("tor2", "192.0.2.254", 64501);
+    let peers = vec![
+        Peer { hold_time: 9, bfd: Some(Bfd::default()), graceful_restart: restart, ..tor() },
+        Peer { hold_time: 0, graceful_restart: GracefulRestart::Helper, ..second() },
+        Peer {
+            keepalive_time: Some(5),
+            bfd: Some(Bfd { min_rx_ms: 50, min_tx_ms: 100, multiplier: 5 }),
+            graceful_restart: GracefulRestart::Disabled,
+            ..peer("tor3", "192.0.2.253", 64501)
+        },
+    ];
+    assert_golden("timers", &with_peers(peers));
+}
+
+#[test]
+fn a_session_with_a_password() {
+    let password = Password::new("a'b\\c #;{}").unwrap();
+    assert_golden("password", &with_peers(vec![Peer { password: Some(password), ..tor() }]));
+}
+
+#[test]
+fn both_families_over_one_session() {
+    let families = || [Family::Ipv4, Family::Ipv6].into();
+    let second = peer("tor2", "192.0.2.254", 64501);
+    let peers = vec![Peer { families: families(), ..tor() }, Peer { families: families(), ..second }];
+    assert_golden("families", &with_peers(peers));
+}
+
+#[test]
+fn what_is_taken_of_what_peers_send() {
+    let limited = |name: &str, host: u8, action| Peer {
+        import: Import::None,
+        max_prefixes: Some(MaxPrefixes { count: 10, action }),
+        ..peer(name, &format!("192.0.2.{host}"), 64501)
+    };
+    let limit = MaxPrefixes { count: 1000, action: LimitAction::Restart };
+    let peers = vec![
+        Peer { import: Import::Default, max_prefixes: Some(limit), ..tor() },
+        limited("tor2", 2, LimitAction::Disable),
+        limited("tor3", 3, LimitAction::Block),
+        limited("tor4", 4, LimitAction::Warn),
+    ];
+    assert_golden("import", &Announcements { maximum_paths: 4, ..with_peers(peers) });
+}
+
+#[test]
+fn what_announcements_carry() {
+    let communities = |low| [Community(64512, low)].into();
+    let general = Export {
+        all: Attributes { communities: communities(1), local_preference: Some(50), ..Attributes::default() },
+        anycast: Attributes { communities: communities(2), ..Attributes::default() },
+        ..Export::default()
+    };
+    let of_peer = Export {
+        all: Attributes {
+            communities: [Community::NO_EXPORT].into(),
+            large_communities: [LargeCommunity(64512, 1, 2)].into(),
+            med: Some(0),
+            prepend: Some(2),
+            ..Attributes::default()
+        },
+        exceptions: Attributes { med: Some(20), prepend: Some(0), ..Attributes::default() },
+        ..Export::default()
+    };
+    let peers = vec![Peer { export: of_peer, ..tor() }, peer("reflector", "192.0.2.254", 64512)];
+    let exceptions = ["2001:db8:9::7"].map(|address| address.parse().unwrap()).into();
+    let announcements = with_anycast(with_peers(peers), &["2001:db8:a::53"]);
+    assert_golden("export", &Announcements { export: general, exceptions, ..announcements });
+}
+
+#[test]
+fn one_path_for_each_prefix() {
+    assert_golden("one-path", &Announcements { maximum_paths: 1, ..with_peers(vec![tor()]) });
 }

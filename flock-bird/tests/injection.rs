@@ -184,13 +184,11 @@ fn nothing_that_a_node_config_says_gets_out_of_its_place() {
         read_well.set(read_well.get() + 1);
         let bgp = config.bgp.clone().unwrap();
         let wanted = Announcements {
-            asn: bgp.asn,
-            router_id: bgp.router_id.unwrap_or(Ipv4Addr::new(192, 0, 2, 1)),
             peers: bgp.peers,
             summaries: config.cidrs.iter().collect(),
-            anycast: BTreeSet::new(),
-            standby: [].into(),
-            exceptions: BTreeSet::new(),
+            maximum_paths: bgp.maximum_paths,
+            export: bgp.export,
+            ..Announcements::new(bgp.asn, bgp.router_id.unwrap_or(Ipv4Addr::new(192, 0, 2, 1)))
         };
         // The renderer looks once more: what it refuses is not written.
         let Ok(text) = Renderer::new(70).unwrap().render(&wanted) else { return Ok(()) };

@@ -57,20 +57,14 @@ fn announcements() -> impl Strategy<Value = Announcements> {
             let peers = peers
                 .into_iter()
                 .filter(|(_, (address, _))| seen.insert(*address))
-                .map(|(name, (address, other))| Peer {
-                    name,
-                    address,
-                    asn: if internal { asn } else { other },
-                })
+                .map(|(name, (address, other))| Peer::new(name, address, if internal { asn } else { other }))
                 .collect();
             Announcements {
-                asn,
-                router_id: Ipv4Addr::from(router_id),
                 peers,
                 summaries,
                 anycast,
-                standby: [].into(),
                 exceptions,
+                ..Announcements::new(asn, Ipv4Addr::from(router_id))
             }
         })
 }
@@ -112,7 +106,7 @@ proptest! {
             prop_assert!(words.contains(IpNet::from(*address).to_string().as_str()));
         }
         for peer in &announcements.peers {
-            let neighbor = format!("neighbor {} as {};", peer.address, peer.asn);
+            let neighbor = format!("neighbor {} as {};", peer.neighbor, peer.asn);
             prop_assert!(text.contains(&neighbor), "{neighbor}");
             let protocol = format!("protocol bgp '{}' {{", protocol_name(&peer.name));
             prop_assert!(text.contains(&protocol), "{protocol}");
@@ -122,13 +116,8 @@ proptest! {
     #[test]
     fn a_name_is_rendered_as_it_is_or_refused(name in any::<String>()) {
         let one = Announcements {
-            asn: 64512,
-            router_id: Ipv4Addr::new(192, 0, 2, 1),
-            peers: vec![Peer { name: name.clone(), address: Ipv4Addr::new(192, 0, 2, 254).into(), asn: 1 }],
-            summaries: BTreeSet::new(),
-            anycast: BTreeSet::new(),
-            standby: [].into(),
-            exceptions: BTreeSet::new(),
+            peers: vec![Peer::new(name.clone(), Ipv4Addr::new(192, 0, 2, 254).into(), 1)],
+            ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
         };
         let harmless = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         prop_assert!(harmless || render(&one).is_err(), "{name:?}");
@@ -147,21 +136,15 @@ proptest! {
 
 #[test]
 fn a_thousand_addresses_and_64_peers_are_taken() {
-    let peer = |n: u16| Peer {
-        name: format!("tor{n}"),
-        address: Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, n).into(),
-        asn: 64500,
-    };
+    let address = |n: u16| Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, n);
+    let peer = |n: u16| Peer::new(format!("tor{n}"), address(n).into(), 64500);
     let anycast = |n: u16| IpAddr::from([0x2001, 0xdb8, 0xa, 0, 0, 0, 0, n]);
     assert_bird_takes(
         &render(&Announcements {
-            asn: 64512,
-            router_id: Ipv4Addr::new(192, 0, 2, 1),
             peers: (1..=64).map(peer).collect(),
             summaries: ["2001:db8:1::/64".parse().unwrap()].into(),
             anycast: (1..=1_000).map(anycast).collect(),
-            standby: [].into(),
-            exceptions: BTreeSet::new(),
+            ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
         })
         .unwrap(),
     );
@@ -169,19 +152,12 @@ fn a_thousand_addresses_and_64_peers_are_taken() {
 
 #[test]
 fn what_must_not_be_announced_is_refused_with_every_reason() {
-    let peer = |name: &str, address: &str| Peer {
-        name: name.to_owned(),
-        address: address.parse().unwrap(),
-        asn: 64500,
-    };
+    let peer = |name: &str, address: &str| Peer::new(name, address.parse().unwrap(), 64500);
     let good = Announcements {
-        asn: 64512,
-        router_id: Ipv4Addr::new(192, 0, 2, 1),
         peers: vec![peer("tor", "192.0.2.254")],
         summaries: ["10.0.1.0/24".parse().unwrap()].into(),
         anycast: ["198.51.100.53".parse().unwrap()].into(),
-        standby: [].into(),
-        exceptions: BTreeSet::new(),
+        ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
     };
     assert!(render(&good).is_ok());
     let with_peers = |peers: Vec<Peer>| Announcements { peers, ..good.clone() };
@@ -196,12 +172,12 @@ fn what_must_not_be_announced_is_refused_with_every_reason() {
         ),
         (Announcements { asn: 0, ..good.clone() }, "the local AS number is 0"),
         (Announcements { router_id: Ipv4Addr::UNSPECIFIED, ..good.clone() }, "the router id is 0.0.0.0"),
-        (with_peers(vec![peer("a'; }", "192.0.2.254")]), "the peer name is \"a'; }\", expected a letter"),
-        (with_peers(vec![peer("", "192.0.2.254")]), "the peer name is \"\""),
+        (with_peers(vec![peer("a'; }", "192.0.2.254")]), "name is \"a'; }\", expected a letter"),
+        (with_peers(vec![peer("", "192.0.2.254")]), "name is \"\", expected a letter"),
         (with_peers(vec![peer("a", "192.0.2.2"), peer("a", "192.0.2.3")]), "two peers have the name \"a\""),
         (with_peers(vec![peer("a", "192.0.2.2"), peer("b", "192.0.2.2")]), "the address 192.0.2.2"),
-        (with_peers(vec![peer("a", "fe80::1")]), "the address fe80::1 is link-local"),
-        (with_peers(vec![peer("a", "127.0.0.1")]), "the address 127.0.0.1 is loopback"),
+        (with_peers(vec![peer("a", "fe80::1")]), "peer \"a\": address is fe80::1, which is link-local"),
+        (with_peers(vec![peer("a", "127.0.0.1")]), "peer \"a\": address is 127.0.0.1, which is loopback"),
         (with_summary("0.0.0.0/0"), "the summary 0.0.0.0/0 is the default route"),
         (with_summary("10.0.1.1/24"), "bits set beyond its length, expected 10.0.1.0/24"),
         (with_summary("fe80::/64"), "the summary fe80::/64 is link-local"),

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use crate::node_config::Peer;
+use crate::node_config::{Bgp, Export, Peer};
 use crate::retry::Retry;
 
 #[cfg(feature = "conformance")]
@@ -43,7 +43,12 @@ pub struct Announcements {
     pub asn: u32,
     /// The BGP identifier (RFC 4271, section 4.2).
     pub router_id: Ipv4Addr,
-    /// Whom to talk to. The order has no meaning.
+    /// Over how many paths the kernel shares traffic to what peers announce alike; 1 for over one
+    /// only, at least 1.
+    pub maximum_paths: u8,
+    /// What announcements to all peers carry.
+    pub export: Export,
+    /// Whom to talk to, each [resolved](Peer::is_resolved). The order has no meaning.
     pub peers: Vec<Peer>,
     /// The node's prefixes.
     pub summaries: BTreeSet<IpNet>,
@@ -56,6 +61,23 @@ pub struct Announcements {
     /// Pods' own addresses outside the summaries, which are announced each by itself: they were
     /// given out before the node's prefixes changed.
     pub exceptions: BTreeSet<IpAddr>,
+}
+
+impl Announcements {
+    /// Nothing to nobody, from the speaker `router_id` of the autonomous system `asn`; to be filled
+    /// by struct update.
+    pub fn new(asn: u32, router_id: Ipv4Addr) -> Self {
+        Self {
+            asn,
+            router_id,
+            maximum_paths: Bgp::DEFAULT_MAXIMUM_PATHS,
+            export: Export::default(),
+            peers: Vec::new(),
+            summaries: BTreeSet::new(),
+            anycast: BTreeSet::new(),
+            exceptions: BTreeSet::new(),
+        }
+    }
 }
 
 /// Why the wanted state is not reached.

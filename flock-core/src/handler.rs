@@ -47,7 +47,7 @@ use crate::deletions::QueuedDeletion;
 use crate::excerpt;
 use crate::ipam::{Ipam, Usage};
 use crate::locks::KeyedLocks;
-use crate::node_config::NodeConfig;
+use crate::node_config::{Bgp, NodeConfig};
 use crate::pods::PodSource;
 use crate::retry::Retry;
 use crate::store::Store;
@@ -286,10 +286,14 @@ impl Handler {
         announced.something = true;
         let (anycast, standby): (Vec<_>, Vec<_>) = routes.iter().partition(|route| route.announced);
         let addresses = |routes: Vec<&AnycastRoute>| routes.iter().map(|route| route.address).collect();
+        // Without BGP there are no peers for these to have a meaning.
+        let bgp = node.config.bgp.clone().unwrap_or_else(|| Bgp::new(0));
         let wanted = Announcements {
-            asn: node.config.bgp.as_ref().map_or(0, |bgp| bgp.asn),
+            asn: bgp.asn,
             router_id: router_id(&node),
-            peers: node.config.bgp.as_ref().map_or_else(Vec::new, |bgp| bgp.peers.clone()),
+            maximum_paths: bgp.maximum_paths,
+            peers: bgp.resolved_peers().cloned().collect(),
+            export: bgp.export,
             summaries: node.config.cidrs.iter().collect(),
             anycast: addresses(anycast),
             standby: addresses(standby),

@@ -2,7 +2,6 @@
 //! ([`Manifest`]) and valid by construction.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -12,8 +11,22 @@ use crate::excerpt::{self, quoted};
 use crate::name::NodeName;
 
 mod allowed;
+mod attributes;
+mod bgp;
+mod community;
+mod export;
+mod fields;
+mod password;
+mod peer;
 
 pub use allowed::AllowedPrefixes;
+pub use bgp::{Bgp, BgpSpec, RefusedPeer};
+pub use community::{Community, CommunityError, LargeCommunity};
+pub use export::{Attributes, Export, Kind};
+pub use password::{Password, PasswordError, PasswordReference};
+pub use peer::{
+    Bfd, Family, GracefulRestart, Import, LimitAction, MaxPrefixes, Neighbor, Peer, is_peer_name,
+};
 
 /// The API group and version of the manifest.
 pub const API_VERSION: &str = "flock.fritzlab.net/v1alpha1";
@@ -65,32 +78,6 @@ pub struct Spec {
     pub bgp: Option<BgpSpec>,
 }
 
-/// The BGP part of a manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BgpSpec {
-    /// The node's autonomous system number.
-    pub asn: u32,
-    /// The node's BGP identifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub router_id: Option<Ipv4Addr>,
-    /// The node's peers.
-    #[serde(default)]
-    pub peers: Vec<Peer>,
-}
-
-/// A BGP peer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Peer {
-    /// Unique on the node: a letter, then letters, digits or `-`; at most 32 characters.
-    pub name: String,
-    /// Where it listens.
-    pub address: IpAddr,
-    /// Its autonomous system number.
-    pub asn: u32,
-}
-
 /// A valid configuration of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -104,17 +91,6 @@ pub struct NodeConfig {
     pub allowed: AllowedPrefixes,
     /// Whom to announce to, where it is set.
     pub bgp: Option<Bgp>,
-}
-
-/// The valid BGP part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bgp {
-    /// The node's autonomous system number.
-    pub asn: u32,
-    /// The node's BGP identifier, where it is set.
-    pub router_id: Option<Ipv4Addr>,
-    /// Peers with distinct names and addresses, ordered by name.
-    pub peers: Vec<Peer>,
 }
 
 /// Why a configuration can't be used: every reason, not only the first.
@@ -135,6 +111,17 @@ const MIN_MTU_V4: u32 = 68;
 const MAX_MTU: u32 = 65_535;
 
 impl NodeConfig {
+    /// Where passwords are kept that some peer waits for.
+    pub fn password_references(&self) -> BTreeSet<&PasswordReference> {
+        self.bgp.iter().flat_map(Bgp::password_references).collect()
+    }
+
+    /// Gives peers their passwords, or refuses them, as [`Bgp::with_passwords`] does.
+    #[must_use]
+    pub fn with_passwords(self, lookup: impl FnMut(&PasswordReference) -> Result<Password, String>) -> Self {
+        Self { bgp: self.bgp.map(|bgp| bgp.with_passwords(lookup)), ..self }
+    }
+
     /// Reads a manifest in YAML or JSON, as it would be applied to a cluster.
     /// `origin` (a file name) appears in errors.
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, NodeConfigError> {
@@ -175,7 +162,7 @@ impl NodeConfig {
         }
         let allowed =
             AllowedPrefixes::read(&spec.anycast_prefixes, &spec.static_prefixes, cidrs, &mut problems);
-        let bgp = spec.bgp.as_ref().map(|bgp| bgp_part(bgp, cidrs, &mut problems));
+        let bgp = spec.bgp.as_ref().map(|bgp| Bgp::read(bgp, cidrs, &mut problems));
         match name {
             Some(name) if problems.is_empty() => Ok(Self { name, cidrs, mtu: spec.mtu, allowed, bgp }),
             _ => Err(NodeConfigError {
@@ -191,7 +178,6 @@ impl From<&NodeConfig> for Manifest {
     fn from(config: &NodeConfig) -> Self {
         let NodeConfig { name, cidrs, mtu, allowed, bgp } = config;
         let texts = |prefixes: &[IpNet]| prefixes.iter().map(ToString::to_string).collect();
-        let bgp = bgp.clone().map(|Bgp { asn, router_id, peers }| BgpSpec { asn, router_id, peers });
         Self {
             api_version: API_VERSION.to_owned(),
             kind: KIND.to_owned(),
@@ -202,7 +188,7 @@ impl From<&NodeConfig> for Manifest {
                 mtu: *mtu,
                 anycast_prefixes: texts(&allowed.anycast),
                 static_prefixes: texts(&allowed.fixed),
-                bgp,
+                bgp: bgp.as_ref().map(BgpSpec::from),
             },
         }
     }
@@ -254,86 +240,6 @@ fn usable_prefix(field: &str, net: IpNet, problems: &mut Vec<String>) -> bool {
         ));
     }
     problems.len() == before
-}
-
-fn bgp_part(bgp: &BgpSpec, cidrs: NodeCidrs, problems: &mut Vec<String>) -> Bgp {
-    asn("spec.bgp.asn", bgp.asn, problems);
-    if let Some(id) = bgp.router_id
-        && id.is_unspecified()
-    {
-        problems.push("spec.bgp.routerId is 0.0.0.0, expected any other value (RFC 6286)".to_owned());
-    }
-    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    for (index, peer) in bgp.peers.iter().enumerate() {
-        let field = format!("spec.bgp.peers[{index}]");
-        if !is_peer_name(&peer.name) {
-            problems.push(format!(
-                "{field}.name is {}, expected a letter, then letters, digits or '-', at most 32 characters",
-                quoted(&peer.name)
-            ));
-        }
-        if !names.insert(peer.name.as_str()) {
-            problems.push(format!("{field}.name is {}, which another peer has too", quoted(&peer.name)));
-        }
-        if !addresses.insert(peer.address) {
-            problems.push(format!("{field}.address is {}, which another peer has too", peer.address));
-        }
-        if peer.address.is_unspecified() || peer.address.is_multicast() || peer.address.is_loopback() {
-            problems.push(format!("{field}.address is {}, expected the address of a router", peer.address));
-        }
-        if is_link_local(peer.address) {
-            problems.push(format!(
-                "{field}.address is {}, which is link-local and means nothing without an interface; \
-                 expected a global or unique local address of the router",
-                peer.address
-            ));
-        }
-        if is_reserved(peer.address) {
-            problems.push(format!(
-                "{field}.address is {}, which is reserved; expected a global or private unicast address",
-                peer.address
-            ));
-        }
-        if let Some(own) = cidrs.iter().find(|cidr| cidr.contains(&peer.address)) {
-            problems
-                .push(format!("{field}.address is {}, which is in this node's prefix {own}", peer.address));
-        }
-        asn(&format!("{field}.asn"), peer.asn, problems);
-    }
-    let mut peers = bgp.peers.clone();
-    peers.sort();
-    Bgp { asn: bgp.asn, router_id: bgp.router_id, peers }
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-        IpAddr::V4(address) => address.is_link_local(),
-    }
-}
-
-/// "This network", future use and broadcast (RFC 6890), and embedded IPv4 addresses (RFC 4291, section
-/// 2.5.5), other than those that are refused with a reason of their own.
-fn is_reserved(address: IpAddr) -> bool {
-    let told = address.is_unspecified() || address.is_loopback();
-    !told
-        && match address {
-            IpAddr::V6(address) => address.to_ipv4().is_some(),
-            IpAddr::V4(address) => matches!(address.octets()[0], 0 | 240..),
-        }
-}
-
-/// RFC 7607 (0), RFC 6793 (`AS_TRANS`), RFC 7300 (the last ones).
-fn asn(field: &str, asn: u32, problems: &mut Vec<String>) {
-    if matches!(asn, 0 | 23_456 | 65_535 | u32::MAX) {
-        problems.push(format!("{field} is {asn}, which is reserved; expected 1 to 4294967294"));
-    }
-}
-
-fn is_peer_name(name: &str) -> bool {
-    name.len() <= 32
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 #[cfg(test)]

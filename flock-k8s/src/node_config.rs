@@ -1,12 +1,15 @@
 //! The NodeConfig custom resource: its definition, the watch of one of them, and its status.
 
+mod bgp;
 mod resource;
 mod status;
 mod watch;
 
-pub use self::resource::{
-    AddressesStatus, BgpSpec, NodeConfig, NodeConfigSpec, NodeConfigStatus, PeerSpec, PrefixStatus,
+pub use self::bgp::{
+    AttributesSpec, BfdSpec, BgpSpec, ExportSpec, GracefulRestartSpec, LongLivedSpec, MaxPrefixesSpec,
+    PasswordSecret, PeerEntry, PeerSpec,
 };
+pub use self::resource::{AddressesStatus, NodeConfig, NodeConfigSpec, NodeConfigStatus, PrefixStatus};
 pub use self::status::{Status, StatusWriter};
 pub use self::watch::{NodeConfigState, NodeConfigWatch};
 

@@ -144,13 +144,9 @@ fn announced(annotations: &Annotations, node: &NodeCidrs) {
     static RENDERER: LazyLock<Renderer> =
         LazyLock::new(|| Renderer::new(70).unwrap_or_else(|error| panic!("{error}")));
     let wanted = Announcements {
-        asn: 64512,
-        router_id: Ipv4Addr::new(192, 0, 2, 1),
-        peers: Vec::new(),
         summaries: node.iter().collect(),
         anycast: annotations.anycast().iter().copied().collect(),
-        standby: [].into(),
-        exceptions: BTreeSet::new(),
+        ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
     };
     let text = RENDERER.render(&wanted).unwrap_or_else(|error| panic!("{error}"));
     for address in annotations.anycast() {

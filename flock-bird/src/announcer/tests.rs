@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use flock_core::node_config::Peer;
 use tokio::time::Instant;
 
 use super::*;
@@ -57,13 +58,9 @@ fn announcer(recorder: &Recorder) -> BirdAnnouncer {
 /// A state that differs from every other `number`.
 fn state(number: u8) -> Announcements {
     Announcements {
-        asn: 64512,
-        router_id: Ipv4Addr::new(192, 0, 2, 1),
-        peers: Vec::new(),
         summaries: ["10.0.1.0/24".parse().unwrap()].into(),
         anycast: [IpAddr::from([198, 51, 100, number])].into(),
-        standby: [].into(),
-        exceptions: [].into(),
+        ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
     }
 }
 
@@ -203,10 +200,12 @@ fn families_that_no_peer_carries_are_found() {
     let mut wanted = state(1);
     wanted.summaries.insert("2001:db8:1::/64".parse().unwrap());
     assert_eq!(families_without_peer(&wanted), Vec::<&str>::new(), "no peers at all is meant so");
-    wanted.peers.push(flock_core::node_config::Peer {
-        name: "tor".to_owned(),
-        address: "192.0.2.254".parse().unwrap(),
-        asn: 64500,
-    });
+    wanted.peers.push(Peer::new("tor", "192.0.2.254".parse().unwrap(), 64500));
+    assert_eq!(families_without_peer(&wanted), ["IPv6"]);
+    wanted
+        .peers
+        .push(Peer { families: Family::ALL.into(), ..Peer::new("b", "192.0.2.253".parse().unwrap(), 64500) });
+    assert_eq!(families_without_peer(&wanted), Vec::<&str>::new());
+    wanted.peers.pop();
     assert_eq!(families_without_peer(&wanted), ["IPv6"]);
 }

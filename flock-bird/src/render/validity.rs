@@ -19,7 +19,11 @@ pub(super) fn check(wanted: &Announcements) -> Result<(), AnnounceError> {
     if wanted.router_id == Ipv4Addr::UNSPECIFIED {
         problems.push("the router id is 0.0.0.0, expected any other value (RFC 6286)".to_owned());
     }
-    check_peers(&wanted.peers, &mut problems);
+    if wanted.maximum_paths == 0 {
+        problems.push("the number of paths is 0, expected 1 to 255".to_owned());
+    }
+    problems.extend(wanted.export.problems());
+    check_peers(wanted, &mut problems);
     for summary in &wanted.summaries {
         check_summary(*summary, &mut problems);
     }
@@ -37,28 +41,20 @@ pub(super) fn check(wanted: &Announcements) -> Result<(), AnnounceError> {
     if problems.is_empty() { Ok(()) } else { Err(AnnounceError::Invalid(problems.join("; "))) }
 }
 
-fn check_peers(peers: &[Peer], problems: &mut Vec<String>) {
-    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-    for Peer { name, address, asn } in peers {
-        if !is_peer_name(name) {
-            problems.push(format!(
-                "the peer name is {name:?}, expected a letter, then letters, digits or '-', at most 32 characters"
-            ));
-        }
+fn check_peers(wanted: &Announcements, problems: &mut Vec<String>) {
+    let (mut names, mut neighbors) = (BTreeSet::new(), BTreeSet::new());
+    for peer in &wanted.peers {
+        let Peer { name, neighbor, .. } = peer;
         if !names.insert(name) {
             problems.push(format!("two peers have the name {name:?}, expected distinct names"));
         }
-        if !addresses.insert(address) {
-            problems.push(format!("two peers have the address {address}, expected distinct addresses"));
+        if !neighbors.insert(neighbor) {
+            problems.push(format!("two peers have the address {neighbor}, expected distinct addresses"));
         }
-        if *asn == 0 {
-            problems.push(format!("peer {name:?}: the AS number is 0, expected 1 to 4294967295 (RFC 7607)"));
+        if !peer.is_resolved() {
+            problems.push(format!("peer {name:?}: its password was not read, expected it or no such peer"));
         }
-        if let Some(what) = unannounceable(*address) {
-            problems.push(format!(
-                "peer {name:?}: the address {address} is {what}, expected a router's unicast address"
-            ));
-        }
+        problems.extend(peer.problems(wanted.asn).iter().map(|problem| format!("peer {name:?}: {problem}")));
     }
 }
 
@@ -75,8 +71,7 @@ fn check_summary(summary: IpNet, problems: &mut Vec<String>) {
     }
 }
 
-/// What makes an address useless beyond its host or link. An IPv6 link-local peer would need an
-/// interface beside its address.
+/// What makes an address useless beyond its host or link.
 fn unannounceable(address: IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("unspecified");
@@ -94,10 +89,4 @@ fn unannounceable(address: IpAddr) -> Option<&'static str> {
         IpAddr::V6(v6) if v6.to_ipv4().is_some() => Some("an embedded IPv4 address"),
         _ => None,
     }
-}
-
-pub(super) fn is_peer_name(name: &str) -> bool {
-    name.len() <= 32
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }

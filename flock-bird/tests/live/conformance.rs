@@ -46,7 +46,8 @@ impl Harness {
     async fn announced(&self, accepted: &Announcements) -> Observed {
         let mut prefixes = BTreeSet::new();
         for (version, is_v4) in [("4", true), ("6", false)] {
-            let has_session = accepted.peers.iter().any(|peer| peer.address.is_ipv4() == is_v4);
+            let has_session =
+                accepted.peers.iter().any(|peer| peer.neighbor.address().unwrap().is_ipv4() == is_v4);
             let routes: BTreeSet<IpNet> = if has_session {
                 self.lab.router.routes_of(&format!("node{version}")).await
             } else {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
 use std::io::{BufRead as _, BufReader};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -146,19 +146,12 @@ impl Router {
 
 /// What a node with a prefix of each family wants, and `anycast`.
 pub(crate) fn wanted(anycast: &[&str]) -> Announcements {
-    let peer = |name: &str, address: &str| Peer {
-        name: name.to_owned(),
-        address: address.parse().unwrap(),
-        asn: 64500,
-    };
+    let peer = |name: &str, address: &str| Peer::new(name, address.parse().unwrap(), 64500);
     Announcements {
-        asn: 64512,
-        router_id: "192.0.2.1".parse().unwrap(),
         peers: vec![peer("tor-v6", "2001:db8:ffff::1"), peer("tor-v4", "192.0.2.254")],
         summaries: ["2001:db8:1::/64", "10.0.1.0/24"].map(|prefix| prefix.parse().unwrap()).into(),
         anycast: anycast.iter().map(|address| address.parse().unwrap()).collect(),
-        standby: [].into(),
-        exceptions: [].into(),
+        ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
     }
 }
 

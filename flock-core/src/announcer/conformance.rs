@@ -78,7 +78,7 @@ impl Observed {
         let anycast = wanted.anycast.iter().map(|&address| IpNet::from(address));
         Self {
             prefixes: wanted.summaries.iter().copied().chain(anycast).collect(),
-            peers: wanted.peers.iter().map(|peer| peer.address).collect(),
+            peers: wanted.peers.iter().filter_map(|peer| peer.neighbor.address()).collect(),
         }
     }
 }
@@ -191,18 +191,14 @@ pub async fn peers_come_and_go(harness: &dyn AnnouncerHarness) {
 /// A dual-stack node with two peers and an anycast address of each family, all
 /// from the documentation ranges.
 pub fn example() -> Announcements {
-    let peer = |name: &str, address: IpAddr, asn| Peer { name: name.to_owned(), address, asn };
     Announcements {
-        asn: 64512,
-        router_id: Ipv4Addr::new(192, 0, 2, 1),
         peers: vec![
-            peer("tor1", Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(), 64500),
-            peer("tor2", Ipv4Addr::new(192, 0, 2, 254).into(), 64501),
+            Peer::new("tor1", Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1).into(), 64500),
+            Peer::new("tor2", Ipv4Addr::new(192, 0, 2, 254).into(), 64501),
         ],
         summaries: ["2001:db8:1::/64", "10.0.1.0/24"].map(|net| net.parse().unwrap()).into(),
         anycast: ["2001:db8:a::53", "198.51.100.53"].map(|address| address.parse().unwrap()).into(),
-        standby: [].into(),
-        exceptions: BTreeSet::new(),
+        ..Announcements::new(64512, Ipv4Addr::new(192, 0, 2, 1))
     }
 }
 

@@ -52,7 +52,7 @@ impl MemoryAnnouncer {
 impl RouteAnnouncer for MemoryAnnouncer {
     async fn sync(&self, wanted: &Announcements) -> Result<(), AnnounceError> {
         let mut wanted = wanted.clone();
-        wanted.peers.sort();
+        wanted.peers.sort_by(|one, other| one.name.cmp(&other.name));
         let mut state = self.state();
         if let Some(error) = state.failures.pop_front() {
             return Err(error);

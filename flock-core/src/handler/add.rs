@@ -196,8 +196,8 @@ fn granted(request: &AddressRequest) -> Vec<IpAddr> {
 
 /// A pod that had an address of the node itself, or of a router, would take it away.
 fn spare_the_node(node: &Node, wanted: &[IpAddr]) -> Result<(), IpamError> {
-    let peers = node.config.bgp.iter().flat_map(|bgp| &bgp.peers).map(|peer| peer.address);
-    let peers: Vec<IpAddr> = peers.collect();
+    let peers = node.config.bgp.iter().flat_map(|bgp| &bgp.peers);
+    let peers: Vec<IpAddr> = peers.filter_map(|peer| peer.neighbor.address()).collect();
     for address in wanted.iter().copied() {
         if node.facts.addresses.contains(&address) {
             return Err(IpamError::Reserved { address, reason: "one of this node's own addresses" });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use crate::handler::{Change, Handler, HandlerError, Node};
-use crate::node_config::NodeConfig;
+use crate::node_config::{Bgp, NodeConfig};
 
 impl Handler {
     /// Puts another configuration of the same node in force: pods that come get addresses from
@@ -44,6 +44,7 @@ impl Handler {
                  node's name; set spec.bgp.routerId if another router happens to have the same"
             );
         }
+        config.bgp.iter().for_each(tell_of_refused_peers);
         self.backends.ipam.configure(config.cidrs, &facts.addresses).await?;
         self.set_node(Node { config, facts });
         Ok(())
@@ -58,5 +59,23 @@ impl Handler {
 
     pub(super) fn summaries(&self) -> BTreeSet<IpNet> {
         self.node().config.cidrs.iter().collect()
+    }
+}
+
+/// The others are announced to.
+fn tell_of_refused_peers(bgp: &Bgp) {
+    for refused in &bgp.refused {
+        let reason = refused.problems.join("; ");
+        tracing::error!(
+            peer = refused.name,
+            reason,
+            "this BGP peer of the NodeConfig can't be used: there is no session with it"
+        );
+    }
+    for peer in bgp.peers.iter().filter(|peer| !peer.is_resolved()) {
+        tracing::error!(
+            peer = peer.name,
+            "this BGP peer has a password that was not read: there is no session with it"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! What is read from manifests, and refused.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 
 const FULL: &str = "
@@ -101,16 +103,27 @@ fn contradictions_are_refused_with_the_field_and_what_is_expected() {
         ("mtu: 1500", "mtu: 1000", "spec.mtu is 1000, expected 1280 to 65535"),
         ("asn: 64512", "asn: 0", "spec.bgp.asn is 0, which is reserved"),
         ("routerId: 192.0.2.1", "routerId: 0.0.0.0", "spec.bgp.routerId is 0.0.0.0"),
-        ("name: tor2", "name: tor1", "spec.bgp.peers[1].name is \"tor1\", which another peer has too"),
-        ("name: tor2", "name: 'a;b'", "spec.bgp.peers[0].name is \"a;b\", expected a letter"),
-        ("192.0.2.254", "2001:db8:ffff::1", "which another peer has too"),
-        ("192.0.2.254", "10.0.1.7", "which is in this node's prefix 10.0.1.0/24"),
-        ("192.0.2.254", "224.0.0.1", "expected the address of a router"),
-        ("192.0.2.254", "240.0.0.1", "spec.bgp.peers[0].address is 240.0.0.1, which is reserved"),
-        ("192.0.2.254", "255.255.255.255", "which is reserved"),
-        ("192.0.2.254", "0.0.0.1", "which is reserved"),
-        ("192.0.2.254", "'::ffff:192.0.2.254'", "which is reserved"),
-        ("192.0.2.254", "'::192.0.2.254'", "which is reserved"),
+        ("asn: 64512", "asn: 64512\n    maximumPaths: 0", "spec.bgp.maximumPaths is 0, expected 1 to 255"),
+        (
+            "asn: 64512",
+            "asn: 64512\n    maximumPaths: 256",
+            "spec.bgp.maximumPaths is 256, expected 1 to 255",
+        ),
+        (
+            "asn: 64512",
+            "asn: 64512\n    export: {anycast: {communities: [a]}}",
+            "spec.bgp.export.anycast.communities[0]: \"a\" is not a community: expected two numbers",
+        ),
+        (
+            "asn: 64512",
+            "asn: 64512\n    export: {x: 1}",
+            "spec.bgp.export.x is not a field that is known here",
+        ),
+        (
+            "asn: 64512",
+            "asn: 64512\n    export: 1",
+            "spec.bgp.export is a number, expected fields and values",
+        ),
     ] {
         let text = FULL.replace(from, to);
         assert_ne!(text, FULL, "{from}");

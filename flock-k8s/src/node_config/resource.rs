@@ -1,8 +1,6 @@
 //! The custom resource as the API server knows it.
 #![allow(clippy::duplicated_attributes, reason = "several columns have the same type and priority")]
 
-use std::net::{IpAddr, Ipv4Addr};
-
 use flock_core::ipam::Usage;
 use flock_core::node_config as core;
 use ipnet::IpNet;
@@ -11,15 +9,13 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::bgp::BgpSpec;
+
 // Patterns are for what is easily mistyped. What they let through and can't be used all the
 // same, the agent refuses with a better message than a pattern has.
 const CIDR6: &str = r"^[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*/([1-9]|[1-9][0-9]|1[01][0-9]|12[0-8])$";
 const CIDR4: &str = r"^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])/([1-9]|[12][0-9]|3[0-2])$";
 const PREFIX: &str = r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
-const IPV4: &str =
-    r"^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$";
-const ADDRESS: &str = r"^(((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*)$";
-const PEER_NAME: &str = r"^[A-Za-z][A-Za-z0-9-]{0,31}$";
 
 /// What a node's pods get, and to whom it is announced. At least one of cidr6 and cidr4 must be
 /// set.
@@ -129,39 +125,6 @@ pub struct NodeConfigSpec {
     pub bgp: Option<BgpSpec>,
 }
 
-/// Whom a node's prefixes are announced to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BgpSpec {
-    /// Autonomous system number of the node.
-    #[schemars(with = "i64", range(min = 1, max = 4_294_967_294_u32))]
-    pub asn: u32,
-    /// BGP identifier of the node, unique in its autonomous system. Without it, the node's first
-    /// global IPv4 address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String", regex(pattern = IPV4))]
-    pub router_id: Option<Ipv4Addr>,
-    /// The routers that BGP sessions are held with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub peers: Vec<PeerSpec>,
-}
-
-/// A router that a BGP session is held with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PeerSpec {
-    /// Name of the peer, unique on the node: a letter, then letters, digits or dashes.
-    #[schemars(regex(pattern = PEER_NAME))]
-    pub name: String,
-    /// Address of the peer, IPv6 or IPv4, not link-local.
-    #[schemars(with = "String", regex(pattern = ADDRESS))]
-    pub address: IpAddr,
-    /// Autonomous system number of the peer; that of the node makes the session an internal one.
-    #[schemars(with = "i64", range(min = 1, max = 4_294_967_294_u32))]
-    pub asn: u32,
-}
-
 /// What became of a NodeConfig, written by the agent of its node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -219,18 +182,6 @@ impl From<NodeConfigSpec> for core::Spec {
     fn from(spec: NodeConfigSpec) -> Self {
         let NodeConfigSpec { cidr6, cidr4, mtu, anycast_prefixes, static_prefixes, bgp } = spec;
         Self { cidr6, cidr4, mtu, anycast_prefixes, static_prefixes, bgp: bgp.map(Into::into) }
-    }
-}
-
-impl From<BgpSpec> for core::BgpSpec {
-    fn from(BgpSpec { asn, router_id, peers }: BgpSpec) -> Self {
-        Self { asn, router_id, peers: peers.into_iter().map(Into::into).collect() }
-    }
-}
-
-impl From<PeerSpec> for core::Peer {
-    fn from(PeerSpec { name, address, asn }: PeerSpec) -> Self {
-        Self { name, address, asn }
     }
 }
 
