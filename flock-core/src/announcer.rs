@@ -75,6 +75,7 @@ impl Announcements {
             peers: Vec::new(),
             summaries: BTreeSet::new(),
             anycast: BTreeSet::new(),
+            standby: BTreeSet::new(),
             exceptions: BTreeSet::new(),
         }
     }

@@ -30,7 +30,7 @@ pub(crate) struct Lab {
     pub(crate) router: Bird,
     kind: Router,
     pub(crate) directory: TempDir,
-    _router_namespace: Namespace,
+    pub(crate) router_namespace: Namespace,
 }
 
 impl Lab {
@@ -41,6 +41,16 @@ impl Lab {
 
     /// A lab with a router of another kind.
     pub(crate) fn with_router(kind: Router, announced: &[&str]) -> Self {
+        Self::prepared(kind, &kind.config(announced), |_, _| {})
+    }
+
+    /// A lab whose router is configured with `sessions`, and whose node and router, in this order,
+    /// are prepared further before it starts.
+    pub(crate) fn with_sessions(sessions: &str, prepare: impl FnOnce(&Namespace, &Namespace)) -> Self {
+        Self::prepared(Router { asn: 64500, options: "" }, &router_config(sessions), prepare)
+    }
+
+    fn prepared(kind: Router, config: &str, prepare: impl FnOnce(&Namespace, &Namespace)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (node, router_namespace) = (Namespace::new(), Namespace::new());
         node.ip(&format!("link add up0 type veth peer name down0 netns {}", router_namespace.pid()));
@@ -51,9 +61,10 @@ impl Lab {
         router_namespace.ip("addr add 2001:db8:ffff::1/64 dev down0 nodad");
         router_namespace.ip("link set down0 up");
         let path = directory.path().join("router.conf");
-        fs::write(&path, kind.config(announced)).unwrap();
+        fs::write(&path, config).unwrap();
+        prepare(&node, &router_namespace);
         let router = Bird::start(&router_namespace, &path, &[]);
-        Self { node, router, kind, directory, _router_namespace: router_namespace }
+        Self { node, router, kind, directory, router_namespace }
     }
 
     /// What the node's announcer is told of its BIRD.
@@ -77,6 +88,15 @@ impl Lab {
 
     /// An announcer that has handed `wanted` to the node's BIRD, both sessions being up.
     pub(crate) async fn announcing(&self, wanted: &Announcements) -> (BirdAnnouncer, Bird) {
+        let (announcer, bird) = self.speaking(wanted).await;
+        for session in ["peer_tor-v4", "peer_tor-v6"] {
+            eventually(session, async || bird.is_established(session).await).await;
+        }
+        (announcer, bird)
+    }
+
+    /// An announcer that has handed `wanted` to the node's BIRD.
+    pub(crate) async fn speaking(&self, wanted: &Announcements) -> (BirdAnnouncer, Bird) {
         use flock_core::announcer::RouteAnnouncer as _;
         let announcer = BirdAnnouncer::start(&self.config()).unwrap();
         announcer.sync(wanted).await.unwrap();
@@ -85,15 +105,18 @@ impl Lab {
         let mut status = announcer.status();
         let taken = status.wait_for(|status| matches!(status, flock_bird::announcer::Status::Applied { .. }));
         tokio::time::timeout(DEADLINE, taken).await.expect("BIRD takes the state").unwrap();
-        for session in ["peer_tor-v4", "peer_tor-v6"] {
-            eventually(session, async || bird.is_established(session).await).await;
-        }
         (announcer, bird)
     }
 
     /// Changes what the router announces.
     pub(crate) async fn router_announces(&self, routes: &[&str]) {
         fs::write(self.directory.path().join("router.conf"), self.kind.config(routes)).unwrap();
+        assert!(self.router.ask("configure").await.is_success());
+    }
+
+    /// Gives the router other sessions.
+    pub(crate) async fn router_takes(&self, sessions: &str) {
+        fs::write(self.directory.path().join("router.conf"), router_config(sessions)).unwrap();
         assert!(self.router.ask("configure").await.is_success());
     }
 
@@ -142,6 +165,11 @@ impl Router {
             + &session("node4", "192.0.2.1", "ipv4")
             + &session("node6", "2001:db8:ffff::2", "ipv6")
     }
+}
+
+/// A router with these protocols beside what each has.
+pub(crate) fn router_config(sessions: &str) -> String {
+    format!("log stderr all;\nrouter id 192.0.2.254;\nprotocol device {{}}\n{sessions}")
 }
 
 /// What a node with a prefix of each family wants, and `anycast`.
@@ -197,6 +225,13 @@ impl Namespace {
     pub(crate) fn ip(&self, arguments: &str) -> String {
         let output = self.command("ip").args(arguments.split_whitespace()).output().unwrap();
         assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a program that prints something.
+    pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -273,7 +308,12 @@ impl Bird {
         Since(units.zip([3_600_000, 60_000, 1_000, 1]).map(|(unit, worth)| unit * worth).sum())
     }
 
-    async fn row(&self, protocol: &str) -> Option<Vec<String>> {
+    /// What BIRD prints.
+    pub(crate) async fn text(&self, command: &str) -> String {
+        self.ask(command).await.lines().map(|line| format!("{}\n", line.text)).collect()
+    }
+
+    pub(crate) async fn row(&self, protocol: &str) -> Option<Vec<String>> {
         let reply = self.ask("show protocols").await;
         let rows = reply.lines().map(|line| line.text.split_whitespace().map(str::to_owned).collect());
         rows.into_iter().find(|row: &Vec<String>| row.first().is_some_and(|name| name == protocol))
@@ -309,7 +349,7 @@ impl Bird {
         drop(self);
     }
 
-    fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }

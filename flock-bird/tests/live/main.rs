@@ -6,6 +6,7 @@ mod conformance;
 mod graceful_restart;
 mod lab;
 mod observed;
+mod peers;
 mod protocols;
 mod sessions;
 mod speaker_away;
