@@ -105,8 +105,8 @@ impl Status {
     }
 }
 
-/// What the task is to reach.
-#[derive(Debug, Clone)]
+/// What the task is to reach. Without `Debug`, as the text holds passwords.
+#[derive(Clone)]
 struct Wanted {
     generation: u64,
     text: Arc<str>,
@@ -114,7 +114,6 @@ struct Wanted {
     again: bool,
 }
 
-#[derive(Debug)]
 struct Handed {
     last: Wanted,
     /// Families that have prefixes and no peer, as they were warned of.

@@ -112,7 +112,7 @@ impl Renderer {
         let sessions: Vec<Session> = peers.iter().map(|peer| Session::of(peer, wanted)).collect();
         let model = Model {
             router_id: wanted.router_id.to_string(),
-            direct: peers.iter().any(|peer| session::is_distant(peer, wanted.asn)),
+            direct: !peers.iter().all(|peer| peer.is_on_link(wanted.asn)),
             bfd: peers.iter().any(|peer| peer.bfd.is_some()),
             unnumbered: peers.iter().filter_map(interface).collect(),
             families: [
@@ -131,6 +131,11 @@ impl Renderer {
 /// its tables (`master4`) and the names that the configuration itself defines.
 pub fn protocol_name(peer: &str) -> String {
     format!("{PEER_PREFIX}{peer}")
+}
+
+/// The passwords that stand in a rendered configuration.
+pub(crate) fn passwords(configuration: &str) -> impl Iterator<Item = &str> {
+    configuration.lines().filter_map(|line| line.strip_prefix("  password \"")?.strip_suffix("\";"))
 }
 
 const PEER_PREFIX: &str = "peer_";

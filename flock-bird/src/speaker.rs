@@ -24,7 +24,8 @@ pub(crate) trait Target: Send + 'static {
 /// A configuration comes in place only after BIRD found nothing wrong with it. Where
 /// nobody listens it comes in place unchecked, so that a BIRD that starts later
 /// starts with it; if that BIRD refuses it after all, what was there before returns.
-#[derive(Debug)]
+///
+/// It has no `Debug`: configurations hold passwords.
 pub(crate) struct Speaker {
     file: ConfigFile,
     client: Client,
@@ -43,7 +44,7 @@ impl Speaker {
         let file = self.file.clone();
         let bytes = Arc::clone(text);
         let staged = blocking(move || file.stage(bytes.as_bytes())).await?;
-        match self.check(&staged).await {
+        match self.check(&staged, text).await {
             Ok(()) => self.fallback = None,
             Err(AnnounceError::Unreachable { .. }) => {
                 self.fallback = self.fallback.take().or(in_place);
@@ -54,10 +55,10 @@ impl Speaker {
         blocking(move || staged.commit()).await
     }
 
-    async fn check(&self, staged: &Staged) -> Result<(), AnnounceError> {
+    async fn check(&self, staged: &Staged, text: &str) -> Result<(), AnnounceError> {
         let staged_path = staged.staging_path().display().to_string();
         let reply = self.ask(&format!("configure check \"{staged_path}\"")).await?;
-        verdict::of_check(&reply).map_err(|error| match error {
+        verdict::of_check(&reply, text).map_err(|error| match error {
             AnnounceError::Refused { message } => {
                 let path = self.file.path().display().to_string();
                 AnnounceError::Refused { message: message.replace(&staged_path, &path) }
@@ -69,7 +70,7 @@ impl Speaker {
     async fn configure(&mut self, text: &Arc<str>) -> Result<(), AnnounceError> {
         // The path is named since a BIRD that was started with another file would read that one.
         let reply = self.ask(&format!("configure \"{}\"", self.file.path().display())).await?;
-        let outcome = verdict::of_configure(&reply, self.client.socket());
+        let outcome = verdict::of_configure(&reply, text, self.client.socket());
         match &outcome {
             Ok(()) => {
                 self.taken = Some(Arc::clone(text));

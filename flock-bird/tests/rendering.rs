@@ -9,7 +9,11 @@ use std::sync::LazyLock;
 
 use flock_bird::render::{Renderer, protocol_name};
 use flock_core::announcer::{AnnounceError, Announcements};
-use flock_core::node_config::Peer;
+use flock_core::name::InterfaceName;
+use flock_core::node_config::{
+    Attributes, Bfd, Community, Export, Family, GracefulRestart, Import, LargeCommunity, LimitAction,
+    MaxPrefixes, Neighbor, Password, Peer,
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
@@ -42,31 +46,149 @@ fn peer_name() -> impl Strategy<Value = String> {
     ]
 }
 
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let communities =
+        prop::collection::btree_set(any::<(u16, u16)>().prop_map(|(a, b)| Community(a, b)), 0..3);
+    let large = any::<(u32, u32, u32)>().prop_map(|(a, b, c)| LargeCommunity(a, b, c));
+    let numbers = (prop::option::of(0_u32..), prop::option::of(0_u32..), prop::option::of(0..=16_u8));
+    (communities, prop::collection::btree_set(large, 0..3), numbers).prop_map(
+        |(communities, large_communities, (local_preference, med, prepend))| Attributes {
+            communities,
+            large_communities,
+            local_preference,
+            med,
+            prepend,
+        },
+    )
+}
+
+fn export() -> impl Strategy<Value = Export> {
+    [(); 4]
+        .map(|()| prop_oneof![2 => Just(Attributes::default()), 1 => attributes()])
+        .prop_map(|[all, summaries, anycast, exceptions]| Export { all, summaries, anycast, exceptions })
+}
+
+/// What can be set of a peer; what contradicts the peer is taken back in [`with_settings`].
+fn settings() -> impl Strategy<Value = Peer> {
+    let transport = (
+        1_u16..,
+        any::<[bool; 2]>(),
+        prop::option::of(1_u8..),
+        prop::option::of("[ !#-~]{1,80}"),
+        prop::option::of("[A-Za-z0-9._-]{1,15}"),
+        any::<bool>(),
+    );
+    let bfd = prop::option::of((10..=60_000_u32, 10..=60_000_u32, 1_u8..));
+    let restart = prop_oneof![
+        (prop::option::of(0..=4_095_u16), prop::option::of(0..=16_777_215_u32))
+            .prop_map(|(restart_time, stale_time)| GracefulRestart::Restart { restart_time, stale_time }),
+        Just(GracefulRestart::Helper),
+        Just(GracefulRestart::Disabled),
+    ];
+    let timers = (prop_oneof![Just(0_u16), 3_u16..], any::<prop::sample::Index>(), any::<bool>());
+    let limit = {
+        use LimitAction::{Block, Disable, Restart, Warn};
+        prop::option::of((1_u32.., prop::sample::select(vec![Restart, Disable, Block, Warn])))
+    };
+    let import = prop::sample::select(vec![Import::All, Import::Default, Import::None]);
+    let families = prop::sample::subsequence(Family::ALL.to_vec(), 1..=2);
+    (transport, timers, bfd, restart, families, import, limit, export()).prop_map(
+        |(
+            transport,
+            (hold_time, keepalive, has_keepalive),
+            bfd,
+            graceful_restart,
+            families,
+            import,
+            limit,
+            export,
+        )| {
+            let (port, [passive, ttl_security], multihop, password, interface, numbered) = transport;
+            let interface = interface.and_then(|name| InterfaceName::new(name).ok());
+            let neighbor = match interface {
+                Some(interface) if numbered => {
+                    Neighbor::LinkLocal { address: "fe80::1".parse().unwrap(), interface }
+                }
+                Some(interface) => Neighbor::Unnumbered { interface },
+                None => Neighbor::Address("192.0.2.1".parse().unwrap()),
+            };
+            Peer {
+                port,
+                passive,
+                ttl_security,
+                multihop: multihop.filter(|_| neighbor.interface().is_none()),
+                password: password.map(|text| Password::new(text).unwrap()),
+                hold_time,
+                keepalive_time: (has_keepalive && hold_time > 1)
+                    .then(|| 1 + u16::try_from(keepalive.index(usize::from(hold_time) - 1)).unwrap()),
+                bfd: bfd.map(|(min_rx_ms, min_tx_ms, multiplier)| Bfd { min_rx_ms, min_tx_ms, multiplier }),
+                graceful_restart,
+                families: families.into_iter().collect(),
+                import,
+                max_prefixes: limit.map(|(count, action)| MaxPrefixes { count, action }),
+                export,
+                ..Peer::at("x", neighbor, 1)
+            }
+        },
+    )
+}
+
+/// `settings` as those of a peer of this name, at this address unless it is behind an interface.
+fn with_settings(settings: Peer, name: String, address: IpAddr, [asn, local_asn]: [u32; 2]) -> Peer {
+    let neighbor = match settings.neighbor {
+        Neighbor::Address(_) => Neighbor::Address(address),
+        behind => behind,
+    };
+    let mut peer = Peer { name, neighbor, asn, ..settings };
+    if !peer.is_on_link(local_asn) {
+        let local = if address.is_ipv4() { "192.0.2.1" } else { "2001:db8:ffff::2" };
+        peer.local_address = Some(local.parse().unwrap());
+    }
+    let Export { all, summaries, anycast, exceptions } = &mut peer.export;
+    for level in [all, summaries, anycast, exceptions] {
+        if asn == local_asn {
+            level.prepend = None;
+        } else {
+            level.local_preference = None;
+        }
+    }
+    peer
+}
+
+/// Without those that nobody may have.
+fn asn() -> impl Strategy<Value = u32> {
+    (1..u32::MAX).prop_filter("reserved", |asn| !matches!(asn, 23_456 | 65_535))
+}
+
 fn announcements() -> impl Strategy<Value = Announcements> {
     (
+        (asn(), export(), 1_u8..),
         1_u32..,
-        1_u32..,
-        prop::collection::btree_map(peer_name(), (address(), 1_u32..), 0..6),
+        prop::collection::btree_map(peer_name(), (address(), asn(), settings()), 0..6),
         prop::collection::btree_set(summary(), 0..4),
         prop::collection::btree_set(address(), 0..8),
         prop::collection::btree_set(address(), 0..4),
         any::<bool>(),
     )
-        .prop_map(|(asn, router_id, peers, summaries, anycast, exceptions, internal)| {
-            let mut seen = BTreeSet::new();
-            let peers = peers
-                .into_iter()
-                .filter(|(_, (address, _))| seen.insert(*address))
-                .map(|(name, (address, other))| Peer::new(name, address, if internal { asn } else { other }))
-                .collect();
-            Announcements {
-                peers,
-                summaries,
-                anycast,
-                exceptions,
-                ..Announcements::new(asn, Ipv4Addr::from(router_id))
-            }
-        })
+        .prop_map(
+            |((asn, export, maximum_paths), router_id, peers, summaries, anycast, exceptions, internal)| {
+                let mut seen = BTreeSet::new();
+                let peers = peers.into_iter().map(|(name, (address, other, settings))| {
+                    let asn = [if internal { asn } else { other }, asn];
+                    with_settings(settings, name, address, asn)
+                });
+                let peers = peers.filter(|peer| seen.insert(peer.neighbor.clone())).collect();
+                Announcements {
+                    peers,
+                    summaries,
+                    anycast,
+                    exceptions,
+                    export,
+                    maximum_paths,
+                    ..Announcements::new(asn, Ipv4Addr::from(router_id))
+                }
+            },
+        )
 }
 
 fn render(announcements: &Announcements) -> Result<String, AnnounceError> {
@@ -106,7 +228,9 @@ proptest! {
             prop_assert!(words.contains(IpNet::from(*address).to_string().as_str()));
         }
         for peer in &announcements.peers {
-            let neighbor = format!("neighbor {} as {};", peer.neighbor, peer.asn);
+            let address = peer.neighbor.address().map_or("range fe80::/10".to_owned(), |at| at.to_string());
+            let port = if peer.port == 179 { String::new() } else { format!(" port {}", peer.port) };
+            let neighbor = format!("neighbor {address}{port} as {};", peer.asn);
             prop_assert!(text.contains(&neighbor), "{neighbor}");
             let protocol = format!("protocol bgp '{}' {{", protocol_name(&peer.name));
             prop_assert!(text.contains(&protocol), "{protocol}");

@@ -305,6 +305,19 @@ spec:
     - {name: tor2, address: 192.0.2.254, asn: 64500}
     - {name: tor1, address: 2001:db8:ffff::1, asn: 64512}
 ";
+    let rich = "    - name: tor1
+      address: 2001:db8:ffff::1
+      asn: 64512
+      holdTime: 30
+      bfd: {minRxMs: 100}
+      ttlSecurity: true
+      families: [ipv6, ipv4]
+      import: default
+      gracefulRestart: {longLived: {staleTime: 600}}
+      maxPrefixes: {count: 10, action: block}
+      export: {communities: ['64512:100'], anycast: {med: 5}}
+    - {name: tor3, interface: eth1, asn: 64500, passwordFile: /etc/flock/tor3}
+";
     let changed = |from: &str, to: &str| {
         let text = full.replace(from, to);
         if text == full { Err(format!("{from} is not in the manifest")) } else { Ok(text) }
@@ -324,6 +337,7 @@ spec:
         changed("metadata: {name: host001}", "metadata: {name: host001, labels: {a: b}}")?,
         changed("  cidr6: 2001:db8:1::/64\n", "")?,
         changed("  cidr4: 10.0.1.0/24\n", "")?,
+        changed("    - {name: tor1, address: 2001:db8:ffff::1, asn: 64512}\n", rich)?,
         changed("name: tor2", "name: 'a;b'")?,
         changed("name: tor2", "name: tor1")?,
         changed("192.0.2.254", "10.0.1.7")?,

@@ -47,7 +47,7 @@ pub fn check(data: &[u8]) {
 fn verdicts(reply: &Reply) {
     let socket = Path::new("/run/flock/bird.ctl");
     for (verdict, taken) in
-        [(verdict::of_check(reply), 20..=20), (verdict::of_configure(reply, socket), 3..=5)]
+        [(verdict::of_check(reply, ""), 20..=20), (verdict::of_configure(reply, "", socket), 3..=5)]
     {
         assert_eq!(verdict.is_ok(), taken.contains(&reply.code().0), "{reply:?}: {verdict:?}");
         if let Err(error) = verdict {

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flock_core::node_config::{
-    API_VERSION, BgpSpec, KIND, Manifest, Metadata, NodeConfig, NodeConfigError, Peer, Spec,
+    API_VERSION, BgpSpec, KIND, Manifest, Metadata, NodeConfig, NodeConfigError, Spec,
 };
+use serde_json::{Value, json};
 
 use crate::message::assert_readable;
 use crate::rendered;
@@ -50,6 +51,8 @@ impl Values<'_> {
         let bgp = (have & 8 != 0).then(|| BgpSpec {
             asn: self.number(),
             router_id: (have & 16 != 0).then(|| self.v4()),
+            maximum_paths: (have & 64 != 0).then(|| self.byte().into()),
+            export: (have & 128 != 0).then(|| self.export()),
             peers: (0..self.byte() % 4).map(|_| self.peer()).collect(),
         });
         let name = if have & 32 == 0 { "host001".to_owned() } else { self.text() };
@@ -61,9 +64,59 @@ impl Values<'_> {
         }
     }
 
-    fn peer(&mut self) -> Peer {
-        let address = if self.byte().is_multiple_of(2) { self.v4().into() } else { self.v6().into() };
-        Peer { name: self.text(), address, asn: self.number() }
+    /// The last bits of the first byte say where it is, the others whether it has more.
+    fn peer(&mut self) -> Value {
+        let [kind] = self.take();
+        let address: IpAddr = if kind & 1 == 0 { self.v4().into() } else { self.v6().into() };
+        let mut peer = json!({"name": self.text(), "address": address, "asn": self.number()});
+        if kind & 2 != 0 {
+            peer["interface"] = self.text().into();
+        }
+        if kind & 4 != 0 {
+            let numbers = ["port", "multihop", "holdTime", "keepaliveTime"];
+            for field in numbers {
+                let [high, low] = self.take();
+                if high != 0 || low != 0 {
+                    peer[field] = u16::from_be_bytes([high, low]).into();
+                }
+            }
+        }
+        if kind & 8 != 0 {
+            let [flags] = self.take();
+            peer["passive"] = (flags & 1 != 0).into();
+            peer["ttlSecurity"] = (flags & 2 != 0).into();
+            for (flag, field, value) in [
+                (4, "bfd", json!({"minRxMs": self.byte()})),
+                (8, "families", json!(["ipv4", "ipv6"])),
+                (16, "import", "default".into()),
+                (32, "gracefulRestart", json!({"longLived": {"staleTime": self.byte()}})),
+                (64, "maxPrefixes", json!({"count": self.byte(), "action": "block"})),
+                (128, "localAddress", self.text().into()),
+            ] {
+                if flags & flag != 0 {
+                    peer[field] = value;
+                }
+            }
+        }
+        if kind & 16 != 0 {
+            peer["export"] = self.export();
+        }
+        if kind & 32 != 0 {
+            peer["passwordFile"] = self.text().into();
+        }
+        peer
+    }
+
+    fn export(&mut self) -> Value {
+        let level = |values: &mut Self| {
+            json!({
+                "communities": [values.text()], "largeCommunities": [], "med": values.number(),
+                "prepend": values.byte() % 18,
+            })
+        };
+        let mut export = level(self);
+        export["anycast"] = level(self);
+        export
     }
 
     fn text(&mut self) -> String {
@@ -142,10 +195,17 @@ fn valid(config: &NodeConfig) {
     let Some(bgp) = bgp else { return };
     assert!(bgp.asn != 0 && bgp.router_id.is_none_or(|id| !id.is_unspecified()), "{bgp:?}");
     let names: BTreeSet<&str> = bgp.peers.iter().map(|peer| peer.name.as_str()).collect();
-    let addresses: BTreeSet<IpAddr> = bgp.peers.iter().map(|peer| peer.address).collect();
-    assert_eq!((names.len(), addresses.len()), (bgp.peers.len(), bgp.peers.len()), "{:?}", bgp.peers);
-    assert!(bgp.peers.is_sorted());
-    for address in addresses {
+    let places: BTreeSet<String> = bgp.peers.iter().map(|peer| peer.neighbor.to_string()).collect();
+    assert_eq!((names.len(), places.len()), (bgp.peers.len(), bgp.peers.len()), "{:?}", bgp.peers);
+    assert!(bgp.peers.is_sorted_by_key(|peer| &peer.name));
+    for refused in &bgp.refused {
+        assert!(!refused.problems.is_empty(), "refused for nothing");
+        refused.problems.iter().for_each(|problem| assert_readable(problem));
+    }
+    for peer in &bgp.peers {
+        assert_eq!(peer.problems(bgp.asn), [] as [String; 0], "{peer:?}");
+    }
+    for address in bgp.peers.iter().filter_map(|peer| peer.neighbor.address()) {
         assert!(!cidrs.contain(address), "a peer at a pod's address: {address}");
     }
 }

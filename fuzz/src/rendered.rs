@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use flock_bird::render::Renderer;
 use flock_core::announcer::Announcements;
-use flock_core::node_config::{Bgp, NodeConfig, Peer};
+use flock_core::node_config::{Bgp, Family, GracefulRestart, Import, Kind, Neighbor, NodeConfig, Peer};
 use ipnet::IpNet;
 
 static RENDERER: LazyLock<Renderer> =
@@ -55,13 +55,83 @@ fn values(wanted: &Announcements) -> Vec<String> {
         lines.extend(listed(own.iter().map(|prefix| format!("  {prefix}+"))));
         lines.extend(listed(announced.iter().map(|prefix| format!("  {prefix}"))));
     }
-    for Peer { name, address, asn } in &wanted.peers {
-        assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'), "{name:?}");
-        lines.push(format!("protocol bgp 'peer_{name}' {{"));
-        lines.push(format!("  local as {};", wanted.asn));
-        lines.push(format!("  neighbor {address} as {asn};"));
+    for version in [4, 6] {
+        if wanted.maximum_paths > 1 {
+            lines.push(format!("  merge paths on limit {};", wanted.maximum_paths));
+        }
+        let has = |family: &Family| family.version() == version;
+        if wanted.peers.iter().any(|peer| peer.import == Import::Default && peer.families.iter().any(has)) {
+            lines.push(format!("filter flock_default_from_peers{version} {{"));
+            lines.push(format!(
+                "  if net != {} then reject;",
+                if version == 4 { "0.0.0.0/0" } else { "::/0" }
+            ));
+        }
     }
+    wanted.peers.iter().for_each(|peer| session(peer, wanted, &mut lines));
     lines
+}
+
+fn session(peer: &Peer, wanted: &Announcements, lines: &mut Vec<String>) {
+    let Peer { name, neighbor, asn, .. } = peer;
+    assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'), "{name:?}");
+    let or_nothing = |text: Option<String>| text.unwrap_or_default();
+    let local = or_nothing(peer.local_address.map(|address| format!(" {address}")));
+    let port = or_nothing((peer.port != Peer::DEFAULT_PORT).then(|| format!(" port {}", peer.port)));
+    let address = neighbor.address().map_or("range fe80::/10".to_owned(), |address| address.to_string());
+    lines.push(format!("protocol bgp 'peer_{name}' {{"));
+    lines.push(format!("  local{local} as {};", wanted.asn));
+    lines.push(format!("  neighbor {address}{port} as {asn};"));
+    if let Some(interface) = neighbor.interface() {
+        lines.push(format!("  interface \"{interface}\";"));
+    }
+    if let Neighbor::Unnumbered { interface } = neighbor {
+        lines.push(format!("  dynamic name \"session_{name}_\";"));
+        lines.push(format!("  interface \"{interface}\" {{"));
+    }
+    lines.extend(peer.multihop.map(|hops| format!("  multihop {hops};")));
+    lines.push(format!("  hold time {};", peer.hold_time));
+    lines.extend(peer.keepalive().map(|time| format!("  keepalive time {time};")));
+    if let Some(bfd) = peer.bfd {
+        lines.push(format!("    min rx interval {} ms;", bfd.min_rx_ms));
+        lines.push(format!("    min tx interval {} ms;", bfd.min_tx_ms));
+        lines.push(format!("    multiplier {};", bfd.multiplier));
+    }
+    if let GracefulRestart::Restart { restart_time, stale_time } = peer.graceful_restart {
+        lines.extend(restart_time.map(|time| format!("  graceful restart time {time};")));
+        lines.extend(stale_time.map(|time| format!("  long lived stale time {time};")));
+    }
+    for family in &peer.families {
+        let version = family.version();
+        lines
+            .extend(peer.max_prefixes.map(|limit| format!("    import limit {} action block;", limit.count)));
+        lines.push(match peer.import {
+            Import::All => format!("    import filter flock_from_peers{version};"),
+            Import::Default => format!("    import filter flock_default_from_peers{version};"),
+            Import::None => "    import none;".to_owned(),
+        });
+        // Nobody serves an anycast address here.
+        let mut carried = wanted.export.effective(&peer.export, Kind::Summary);
+        let internal = peer.asn == wanted.asn;
+        carried.local_preference = carried.local_preference.filter(|_| internal);
+        carried.prepend = carried.prepend.filter(|times| !internal && *times > 0);
+        if carried.is_empty() || !wanted.summaries.iter().any(|net| Family::of(net.addr()) == *family) {
+            lines.push(format!("    export filter flock_to_peers{version};"));
+            continue;
+        }
+        lines.push(format!("    export filter 'flock_to_{name}_v{version}';"));
+        lines.push(format!("# What announcements to {name} carry."));
+        lines.push(format!("filter 'flock_to_{name}_v{version}' {{"));
+        lines.push(format!(
+            "  if !(proto = \"flock_kernel{version}\" && net ~ FLOCK_ANNOUNCED{version}) then reject;"
+        ));
+        lines.extend(
+            carried.communities.iter().map(|one| format!("  bgp_community.add(({},{}));", one.0, one.1)),
+        );
+        lines.extend(carried.med.map(|med| format!("  bgp_med = {med};")));
+        let times = carried.prepend.unwrap_or_default();
+        lines.extend((0..times).map(|_| format!("  bgp_path.prepend({});", wanted.asn)));
+    }
 }
 
 /// With a comma behind each but the last.
@@ -79,15 +149,13 @@ fn render(wanted: &Announcements) -> String {
 
 fn announcements(config: &NodeConfig) -> Announcements {
     let NodeConfig { cidrs, bgp, .. } = config;
-    let Bgp { asn, router_id, peers } = bgp.clone().unwrap_or(Bgp { asn: 0, router_id: None, peers: vec![] });
+    let bgp = bgp.clone().unwrap_or_else(|| Bgp::new(0)).with_passwords(|_| Err("there is none".to_owned()));
     Announcements {
-        asn,
-        router_id: router_id.unwrap_or(Ipv4Addr::new(192, 0, 2, 1)),
-        peers,
+        maximum_paths: bgp.maximum_paths,
+        export: bgp.export,
+        peers: bgp.peers,
         summaries: cidrs.iter().collect(),
-        anycast: BTreeSet::new(),
-        standby: [].into(),
-        exceptions: BTreeSet::new(),
+        ..Announcements::new(bgp.asn, bgp.router_id.unwrap_or(Ipv4Addr::new(192, 0, 2, 1)))
     }
 }
 
@@ -105,7 +173,15 @@ spec:
     routerId: 192.0.2.1
     peers:
     - {name: tor1, address: 2001:db8:ffff::1, asn: 64512}
-    - {name: tor2, address: 192.0.2.254, asn: 64500}
+    - name: tor2
+      address: 192.0.2.254
+      asn: 64500
+      passive: true
+      ttlSecurity: true
+      bfd: {}
+      gracefulRestart: {longLived: {staleTime: 1}}
+      families: [ipv4, ipv6]
+    - {name: tor3, interface: eth1, asn: 64500, families: [ipv4, ipv6]}
 ";
     let config = NodeConfig::from_yaml(text, "reference").unwrap_or_else(|error| panic!("{error}"));
     announcements(&config)

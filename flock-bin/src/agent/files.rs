@@ -1,11 +1,14 @@
 //! NodeConfig and pods from files on this machine.
 
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flock_core::name::NodeName;
-use flock_core::node_config::NodeConfig;
+use flock_core::node_config::{NodeConfig, Password, PasswordReference};
 use flock_core::pods::{PodDirectory, PodSource};
 
 use crate::agent::pods::PlainPods;
@@ -41,7 +44,31 @@ pub(super) async fn node_config(node: &NodeName, path: &Path) -> Result<NodeConf
             path: path.to_owned(),
         });
     }
-    Ok(config)
+    Ok(config.with_passwords(password))
+}
+
+/// What a file holds that a NodeConfig names; with one line's end cut off, as editors leave it.
+fn password(reference: &PasswordReference) -> Result<Password, String> {
+    let PasswordReference::File(path) = reference else {
+        return Err("with --source files there is no cluster to ask; set passwordFile instead".to_owned());
+    };
+    // Looked at first, since opening a pipe would wait for its other end.
+    if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let mode = file.metadata().map_err(|error| error.to_string())?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "its mode is {mode:04o}, so that others than its owner can read or change it; `chmod 0600` it, \
+             and take another password if somebody may have seen this one"
+        ));
+    }
+    let mut text = String::new();
+    // More than any password has, and not more than that of what was named by mistake.
+    file.take(1_024).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Password::new(line).map_err(|error| error.to_string())
 }
 
 /// The pods of a directory of manifests, or such without annotations.
@@ -49,5 +76,80 @@ pub(super) fn pods(directory: Option<&Path>) -> Arc<dyn PodSource> {
     match directory {
         Some(directory) => Arc::new(PodDirectory::new(directory)),
         None => Arc::new(PlainPods),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What is read of a file with this content and mode.
+    fn read(content: &[u8], mode: u32) -> Result<Password, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        password(&PasswordReference::File(path))
+    }
+
+    #[test]
+    fn one_end_of_a_line_is_no_part_of_a_password() {
+        for (content, expected) in [("geheim", "geheim"), ("geheim\n", "geheim"), (" a b \n", " a b ")] {
+            for mode in [0o600, 0o400] {
+                assert_eq!(read(content.as_bytes(), mode).unwrap().reveal(), expected);
+            }
+        }
+        assert!(read(b"geheim\n\n", 0o600).unwrap_err().contains("character 7"));
+        assert!(read(b"", 0o600).unwrap_err().contains("empty"));
+        assert!(read(&[b'x'; 2_000], 0o600).unwrap_err().contains("at most 80"));
+        assert!(read(&[0xff], 0o600).is_err());
+    }
+
+    #[test]
+    fn what_others_can_read_is_no_password() {
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            let refused = read(b"geheim", mode).unwrap_err();
+            assert!(
+                refused.contains(&format!("its mode is 0{mode:o}")) && refused.contains("chmod 0600"),
+                "{refused}"
+            );
+            assert!(!refused.contains("geheim"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_with_what_to_do() {
+        let file = |path: &str| password(&PasswordReference::File(path.into()));
+        assert!(file("/nonexistent/password").unwrap_err().contains("No such file"));
+        assert_eq!(file("/").unwrap_err(), "it is no regular file");
+        let secret = PasswordReference::Secret { name: "bgp".to_owned(), key: "tor".to_owned() };
+        assert!(password(&secret).unwrap_err().contains("set passwordFile instead"));
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_password_is_missing_is_refused_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.yaml");
+        fs::write(
+            &path,
+            "apiVersion: flock.fritzlab.net/v1alpha1
+kind: NodeConfig
+metadata: {name: host001}
+spec:
+  cidr4: 10.0.1.0/24
+  bgp:
+    asn: 64512
+    peers:
+    - {name: tor1, address: 192.0.2.1, asn: 64500, passwordFile: /nonexistent}
+    - {name: tor2, address: 192.0.2.2, asn: 64500}
+",
+        )
+        .unwrap();
+        let config = node_config(&NodeName::new("host001").unwrap(), &path).await.unwrap();
+        let bgp = config.bgp.unwrap();
+        assert_eq!(bgp.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["tor2"]);
+        assert!(bgp.refused[0].to_string().starts_with("peer tor1: the password can't be had from the file"));
     }
 }

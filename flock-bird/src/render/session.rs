@@ -97,7 +97,7 @@ impl Session {
             asn: peer.asn,
             interface: neighbor.interface().map(ToString::to_string),
             passive: peer.passive || unnumbered,
-            direct: is_direct(peer) && (peer.asn == wanted.asn || neighbor.interface().is_some()),
+            direct: peer.is_on_link(wanted.asn) && (peer.asn == wanted.asn || neighbor.interface().is_some()),
             multihop: peer.multihop,
             ttl_security: peer.ttl_security,
             password: peer.password.as_ref().map(|password| password.reveal().to_owned()),
@@ -121,16 +121,6 @@ impl Session {
         let channels = self.channels.iter().filter(|channel| channel.version == family.version());
         channels.flat_map(|channel| &channel.carried).any(|carried| carried.list.is_some())
     }
-}
-
-/// Whether the peer has to be on a link of the node.
-fn is_direct(peer: &Peer) -> bool {
-    peer.multihop.is_none() && (peer.ttl_security || peer.neighbor.interface().is_some())
-}
-
-/// Whether the next hops that a peer names may be several hops away.
-pub(super) fn is_distant(peer: &Peer, local_asn: u32) -> bool {
-    peer.multihop.is_some() || peer.asn == local_asn && !is_direct(peer)
 }
 
 impl Channel {

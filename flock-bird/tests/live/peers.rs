@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use flock_bird::render::Renderer;
+use flock_bird::verdict;
 use flock_core::announcer::{Announcements, RouteAnnouncer as _};
 use flock_core::name::InterfaceName;
 use flock_core::node_config::{
@@ -58,6 +60,32 @@ async fn a_session_needs_the_password_of_both_sides() {
     }
     announcer.sync(&with(Some("a'b\\c #;{}"))).await.unwrap();
     established(&bird, "peer_tor").await;
+}
+
+/// Validation makes sure that BIRD refuses nothing of it; should it do so once, its words may quote
+/// what stands near.
+#[tokio::test]
+async fn what_bird_says_of_a_wrong_configuration_shows_no_password() {
+    let lab = Lab::with_sessions(&session("", IPV6), |_, _| {});
+    let with_password = Peer { password: Some(Password::new("geheim-1").unwrap()), ..tor() };
+    let text = Renderer::new(70).unwrap().render(&node_with(with_password)).unwrap();
+    let path = lab.directory.path().join("wrong.conf");
+    for (right, wrong) in [
+        ("geheim-1\";", "geheim-1\""),
+        ("geheim-1\";", "geheim-1;"),
+        ("password \"geheim-1\";", "password 'geheim-1';"),
+        ("password \"geheim-1\";", "password \"geheim-1\"; geheim-1;"),
+        ("  password \"geheim-1\";", "  password \"geheim-1\";\n  include \"geheim-1\";"),
+        ("  password \"geheim-1\";", "  password \"geheim-1\";\n}\n'geheim-1' {"),
+    ] {
+        let wrong = text.replace(right, wrong);
+        assert_ne!(wrong, text, "{right}");
+        fs::write(&path, &wrong).unwrap();
+        let reply = lab.router.ask(&format!("configure check \"{}\"", path.display())).await;
+        // The password is that of the configuration as it was meant.
+        let error = verdict::of_check(&reply, &text).unwrap_err().to_string();
+        assert!(error.contains("wrong.conf") && !error.contains("geheim-1"), "{error}");
+    }
 }
 
 /// How many segments were dropped for their signature, or for having none.

@@ -196,6 +196,13 @@ impl Peer {
         self.password_reference.is_none() || self.password.is_some()
     }
 
+    /// Whether it has to be on a link of a node of the autonomous system `local_asn`: external peers
+    /// without [`multihop`](Self::multihop), and others where something else asks for it.
+    pub fn is_on_link(&self, local_asn: u32) -> bool {
+        let asked = self.ttl_security || self.neighbor.interface().is_some();
+        self.multihop.is_none() && (self.asn != local_asn || asked)
+    }
+
     /// How often the peer is told that the node is there, in seconds; `None` without a hold time.
     pub fn keepalive(&self) -> Option<u16> {
         self.keepalive_time.or((self.hold_time >= 3).then_some(self.hold_time / 3))
@@ -221,6 +228,13 @@ impl Peer {
         if self.max_prefixes.is_some_and(|limit| limit.count == 0) {
             problems.push(
                 "maxPrefixes.count is 0, expected 1 to 4294967295; `import: none` takes nothing".to_owned(),
+            );
+        }
+        if self.bfd.is_some() && !self.is_on_link(local_asn) && self.local_address.is_none() {
+            problems.push(
+                "bfd is set, and the peer may be several hops away; expected localAddress beside it (RFC 5883), \
+                 or ttlSecurity without multihop for a peer on a link of the node"
+                    .to_owned(),
             );
         }
         problems.extend(self.export.problems());

@@ -197,6 +197,11 @@ fn each_problem_is_named_with_what_was_found_and_is_expected() {
             vec!["keepaliveTime is 90, expected less than the holdTime of 90 seconds"],
         ),
         (json!({"holdTime": 0, "keepaliveTime": 1}), vec!["keepaliveTime is set while holdTime is 0"]),
+        (
+            json!({"asn": 64512, "bfd": {}}),
+            vec!["bfd is set, and the peer may be several hops away; expected localAddress"],
+        ),
+        (json!({"multihop": 2, "bfd": {}}), vec!["bfd is set, and the peer may be several hops away"]),
         (json!({"bfd": true}), vec!["bfd is a truth value, expected fields and values"]),
         (json!({"bfd": {"minRxMs": 9}}), vec!["bfd.minRxMs is 9, expected 10 to 60000"]),
         (json!({"bfd": {"minTxMs": 60001}}), vec!["bfd.minTxMs is 60001, expected 10 to 60000"]),
