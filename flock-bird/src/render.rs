@@ -21,16 +21,18 @@
 //!   filter free of anything that changes with pods: a changed import filter asks the
 //!   peer to send all again (RFC 2918), and resets the session with a peer that can't.
 //!   The same goes for pods' addresses outside the summaries.
-//! - **Sessions** carry the address family of the peer's address. An external peer is
-//!   on a link of the node, an internal one may be several hops away, as BIRD has it by
-//!   default.
+//! - **Sessions** are as the peer says. An external peer is on a link of the node, an internal one
+//!   may be several hops away, as BIRD has it by default.
+//! - **What announcements carry** is set in an export filter of the peer's own, by the list that a
+//!   prefix is of where that makes a difference; peers with nothing to set share one filter.
+//! - **An unnumbered peer** is a range of link-local addresses, from which BIRD makes a session when
+//!   one of them connects. Router advertisements let it find the node.
 //! - **Graceful restart** (RFC 4724): peers keep the node's routes while BIRD is replaced, and the
 //!   kernel keeps theirs. BIRD must then end without a word (`birdc graceful restart`) and be started
 //!   with `-R`.
 //! - **Timers** are chosen for a node that starts: a first attempt after 1 s and further
 //!   ones each 5 s (BIRD: 5 s and 120 s), an error pauses the session for 1 s, doubling up
-//!   to 30 s (BIRD: 60 s to 300 s); hold and keepalive time are the 90 s and 30 s that RFC
-//!   4271, section 10, suggests.
+//!   to 30 s (BIRD: 60 s to 300 s).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

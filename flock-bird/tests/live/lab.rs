@@ -310,7 +310,8 @@ impl Bird {
 
     /// What BIRD prints.
     pub(crate) async fn text(&self, command: &str) -> String {
-        self.ask(command).await.lines().map(|line| format!("{}\n", line.text)).collect()
+        let reply = self.ask(command).await;
+        reply.lines().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) async fn row(&self, protocol: &str) -> Option<Vec<String>> {

@@ -15,7 +15,7 @@ use crate::excerpt;
 pub(super) struct Fields<'a> {
     /// Stands before each field's name in problems.
     at: String,
-    fields: Map<String, Value>,
+    unread: Map<String, Value>,
     problems: &'a mut Vec<String>,
 }
 
@@ -23,23 +23,20 @@ impl<'a> Fields<'a> {
     /// Those of `value`, which is found at `at`.
     pub(super) fn new(at: impl Into<String>, value: &Value, problems: &'a mut Vec<String>) -> Self {
         let at = at.into();
-        let fields = match value {
-            Value::Object(fields) => fields.clone(),
-            _ => {
-                problems.push(format!("{at} is {}, expected fields and values", kind(value)));
-                Map::new()
-            }
-        };
-        Self { at, fields, problems }
+        let unread = value.as_object().cloned().unwrap_or_else(|| {
+            problems.push(format!("{at} is {}, expected fields and values", kind(value)));
+            Map::new()
+        });
+        Self { at, unread, problems }
     }
 
     /// What is at `field`, unread.
     pub(super) fn raw(&mut self, field: &str) -> Option<Value> {
-        self.fields.remove(field).filter(|value| !value.is_null())
+        self.unread.remove(field).filter(|value| !value.is_null())
     }
 
     pub(super) fn is_set(&self, field: &str) -> bool {
-        self.fields.get(field).is_some_and(|value| !value.is_null())
+        self.unread.get(field).is_some_and(|value| !value.is_null())
     }
 
     pub(super) fn text(&mut self, field: &str, expected: &str) -> Option<String> {
@@ -82,13 +79,11 @@ impl<'a> Fields<'a> {
     pub(super) fn word<T: Clone>(&mut self, field: &str, words: &[(&str, T)]) -> Option<T> {
         let value = self.raw(field)?;
         let found = words.iter().find(|(word, _)| value.as_str() == Some(word));
-        match found {
-            Some((_, meant)) => Some(meant.clone()),
-            None => {
-                let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-                self.unexpected(field, &value, &one_of(&words))
-            }
+        if let Some((_, meant)) = found {
+            return Some(meant.clone());
         }
+        let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.unexpected(field, &value, &one_of(&words))
     }
 
     /// Texts, each read as something else; `parse` says what is expected of one that can't be.
@@ -125,8 +120,8 @@ impl<'a> Fields<'a> {
 
     /// Whatever is left is known to nobody.
     pub(super) fn end(self) {
-        let Self { at, fields, problems } = self;
-        for (field, _) in fields {
+        let Self { at, unread, problems } = self;
+        for (field, _) in unread {
             let field = if at.is_empty() { field } else { format!("{at}.{field}") };
             problems.push(format!("{} is not a field that is known here", excerpt::line(&field)));
         }

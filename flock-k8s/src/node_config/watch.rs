@@ -15,6 +15,7 @@ use crate::watch::{self as api_watch, Link, Scope, Sink, WatchHealth};
 
 /// What is known of a node's NodeConfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them in a process")]
 pub enum NodeConfigState {
     /// The API server has not answered yet.
     Unknown,

@@ -126,7 +126,11 @@ fn what_is_written_of_a_peer_is_read_back() {
         assert_eq!(bgp(&BgpSpec::from(&read).peers), read);
     }
     let defaults = entry(json!({}));
-    assert_eq!(BgpSpec::from(&bgp(&[defaults.clone()])).peers, [defaults], "defaults are not written");
+    assert_eq!(
+        BgpSpec::from(&bgp(std::slice::from_ref(&defaults))).peers,
+        [defaults],
+        "defaults are not written"
+    );
 }
 
 #[test]
