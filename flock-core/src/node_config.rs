@@ -2,6 +2,7 @@
 //! ([`Manifest`]) and valid by construction.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
@@ -220,7 +221,7 @@ fn is_unusable(net: IpNet) -> bool {
         // "This network" and what is reserved (RFC 6890).
         IpAddr::V4(address) => address.is_loopback() || matches!(address.octets()[0], 0 | 240..),
     };
-    net.network().is_multicast() || is_link_local(net.network()) || is_other
+    net.network().is_multicast() || peer::is_link_local(net.network()) || is_other
 }
 
 fn usable_prefix(field: &str, net: IpNet, problems: &mut Vec<String>) -> bool {

@@ -452,7 +452,7 @@ impl Default for GracefulRestart {
     }
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(super) fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V6(address) => address.is_unicast_link_local(),
         IpAddr::V4(address) => address.is_link_local(),
