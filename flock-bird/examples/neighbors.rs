@@ -3,10 +3,12 @@
 #![allow(clippy::print_stdout, reason = "printing is what the example is for")]
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use flock_bird::control::Client;
 use flock_bird::protocols::{self, Protocol, Session};
+use flock_core::excerpt;
 
 const HELP: &str = "\
 Prints a table of the BGP sessions of a running BIRD.
@@ -22,7 +24,15 @@ Routes are those taken from the peer and those that it is told, by family.
 const HEADINGS: [&str; 7] = ["PEER", "ADDRESS", "ASN", "STATE", "SINCE", "ROUTES IN/OUT", "LAST ERROR"];
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    if let Err(error) = neighbors().await {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+async fn neighbors() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let socket = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => "/run/flock/bird.ctl",
@@ -54,7 +64,8 @@ fn row(protocol: &Protocol, session: &Session) -> [String; 7] {
         session.state.to_string(),
         protocol.since.to_string(),
         text(Some(routes.collect::<Vec<_>>().join(", ")).filter(|routes| !routes.is_empty())),
-        text(session.last_error.clone()),
+        // Part of it may be the peer's words.
+        text(session.last_error.as_ref().map(|error| excerpt::line(error).to_string())),
     ]
 }
 

@@ -71,7 +71,7 @@ pub struct PeerStatus {
     pub since: Option<SystemTime>,
     /// The routes of each family that the session is configured for.
     pub families: Vec<FamilyRoutes>,
-    /// Why it is not up, in BIRD's words, as an [`excerpt`]; `None` if it is up, or nothing went wrong.
+    /// Why it is not up, in BIRD's words, as an [`excerpt`](flock_core::excerpt); `None` if it is up, or nothing went wrong.
     pub last_error: Option<String>,
 }
 
