@@ -23,10 +23,8 @@ pub const ROUTER_ASN: u32 = 64_500;
 /// The router's own addresses.
 pub(crate) const ROUTER: (Ipv6Addr, Ipv4Addr) =
     (Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1), Ipv4Addr::new(192, 0, 2, 254));
-/// What pods of every node may serve.
-const ANYCAST6: &str = "2001:db8:a::/48";
-/// What pods of every node may serve.
-const ANYCAST4: &str = "198.51.100.0/24";
+/// What pods may serve, of each family.
+pub const ANYCAST_PREFIXES: [&str; 2] = ["2001:db8:a::/48", "198.51.100.0/24"];
 /// Where the files of a fabric are, in the tmpfs of the sandbox.
 pub const DIR: &str = "/run/lab";
 
@@ -102,7 +100,7 @@ impl Plan {
             "spec": {
                 "cidr6": self.cidr6(),
                 "cidr4": self.cidr4(),
-                "anycastPrefixes": [ANYCAST6, ANYCAST4],
+                "anycastPrefixes": ANYCAST_PREFIXES,
                 "bgp": {
                     "asn": self.asn(),
                     "routerId": self.link4().1,
@@ -117,13 +115,14 @@ impl Plan {
 
     /// What the router has to know of it.
     pub(crate) fn neighbour(self) -> Neighbour {
+        let [anycast6, anycast4] = ANYCAST_PREFIXES;
         Neighbour {
             name: self.name(),
             asn: self.asn(),
             ipv6: self.link6().1,
             ipv4: self.link4().1,
-            accepted6: vec![self.cidr6(), format!("{ANYCAST6}{{128,128}}")],
-            accepted4: vec![self.cidr4(), format!("{ANYCAST4}{{32,32}}")],
+            accepted6: vec![self.cidr6(), format!("{anycast6}{{128,128}}")],
+            accepted4: vec![self.cidr4(), format!("{anycast4}{{32,32}}")],
         }
     }
 }

@@ -13,6 +13,7 @@
 //! - [`cluster`] is the same network with a real Kubernetes on it: a control plane,
 //!   and nodes with containerd, kubelet and kube-proxy.
 //! - [`mod@bench`] measures ADD and DEL, of Flock and of others.
+//! - [`readiness`] measures how the network follows the readiness of pods.
 //! - [`storm`] kills the agent under callers, [`churn`] lets pods come and go and fills a node.
 //! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed, [`judge`] whether
 //!   records, kernel and BIRD agree.
@@ -36,6 +37,7 @@ pub mod node;
 pub mod process;
 pub mod programs;
 mod random;
+pub mod readiness;
 pub mod router;
 pub mod runtime;
 pub mod sandbox;

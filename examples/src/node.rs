@@ -275,6 +275,19 @@ impl Node {
         pod.netns().delete()
     }
 
+    /// Changes whether a pod of this node is ready, by its manifest.
+    pub fn set_ready(&self, pod: &str, ready: bool) -> Result<()> {
+        let file = self.manifest(pod);
+        let text = fs::read_to_string(&file).map_err(LabError::file("read", &file))?;
+        let mut manifest: Value = serde_json::from_str(&text)
+            .map_err(|error| LabError::Unexpected(format!("{} is no JSON: {error}", file.display())))?;
+        manifest["status"] = status(ready);
+        // Whoever looks sees the one or the other.
+        let new = self.files.pods.join(format!(".{pod}.new"));
+        fs::write(&new, format!("{manifest:#}")).map_err(LabError::file("write", &new))?;
+        fs::rename(&new, &file).map_err(LabError::file("rename", &new))
+    }
+
     fn manifest(&self, pod: &str) -> PathBuf {
         self.files.pods.join(format!("{pod}.yaml"))
     }
@@ -288,6 +301,10 @@ fn manifest(name: &str, node: &str, annotations: &[(&str, &str)]) -> Value {
         "kind": "Pod",
         "metadata": {"name": name, "namespace": "default", "annotations": annotations},
         "spec": {"nodeName": node},
-        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        "status": status(true),
     })
+}
+
+fn status(ready: bool) -> Value {
+    json!({"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]})
 }

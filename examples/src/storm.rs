@@ -15,6 +15,7 @@ use flock_core::cni::Verb;
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::fabric::ANYCAST_PREFIXES;
 use crate::node::{Node, Pod};
 use crate::process::{send, start_error, tail};
 use crate::runtime::Caller;
@@ -80,6 +81,7 @@ pub fn run(plan: &Plan) -> Result<Report> {
     let spec = json!({
         "cidr4": "10.0.1.0/24",
         "cidr6": "2001:db8:1::/64",
+        "anycastPrefixes": ANYCAST_PREFIXES,
         "bgp": {"asn": 64501, "routerId": "192.0.2.1", "peers": []},
     });
     let mut node = Node::alone("storm", &spec)?;

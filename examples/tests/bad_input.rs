@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use flock_examples::fabric::ANYCAST_PREFIXES;
 use flock_examples::netns::Netns;
 use flock_examples::node::Node;
 use flock_examples::runtime::{Call, Container};
@@ -27,7 +28,7 @@ fn start(spec: &Value) -> Result<Node> {
 }
 
 fn dual_stack() -> Result<Node> {
-    start(&json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24"}))
+    start(&json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24", "anycastPrefixes": ANYCAST_PREFIXES}))
 }
 
 /// The call fails with this code, says all of these, and leaves node and pod as they were.
@@ -229,6 +230,15 @@ fn annotations_that_can_not_be_met() -> Result<()> {
                 vec![("anycast", "10.0.1.77")],
                 POD,
                 vec!["anycast names 10.0.1.77", "this node's prefix 10.0.1.0/24"],
+            ),
+            (
+                vec![("anycast", "203.0.113.1")],
+                POD,
+                vec![
+                    "anycast names 203.0.113.1",
+                    "2001:db8:a::/48 or 198.51.100.0/24",
+                    "spec.anycastPrefixes",
+                ],
             ),
             (
                 vec![("anycast", "198.51.100.1"), ("ipv4", "false")],

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use flock_examples::deadline::{Probe, until};
+use flock_examples::fabric::ANYCAST_PREFIXES;
 use flock_examples::netns::Reply;
 use flock_examples::node::Node;
 use flock_examples::process::{Daemon, output, run};
@@ -21,7 +22,7 @@ const TRY_AGAIN: u32 = 11;
 const NOT_AVAILABLE: u32 = 50;
 
 fn dual_stack() -> Value {
-    json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24"})
+    json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24", "anycastPrefixes": ANYCAST_PREFIXES})
 }
 
 fn with_bgp() -> Value {

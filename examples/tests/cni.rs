@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
+use flock_examples::fabric::ANYCAST_PREFIXES;
 use flock_examples::netns::Netns;
 use flock_examples::node::Node;
 use flock_examples::runtime::{Container, Runtime};
@@ -304,7 +305,9 @@ fn two_interfaces_of_one_container_are_two_attachments() -> Result<()> {
 fn check_says_what_is_not_as_it_should_be() -> Result<()> {
     sandbox::within("check_says_what_is_not_as_it_should_be", |_| {
         // An agent that leaves on the node what it would else put right within a moment.
-        let mut node = Node::alone("node", &json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24"}))?;
+        let prefixes =
+            json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24", "anycastPrefixes": ANYCAST_PREFIXES});
+        let mut node = Node::alone("node", &prefixes)?;
         let mut command = node.command_of(&programs::example("mortal")?, "bird");
         command.env("MORTAL_DEAF", "1");
         node.start_agent_as(command)?;

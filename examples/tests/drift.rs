@@ -10,6 +10,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use flock_examples::deadline::{Probe, until};
+use flock_examples::fabric::ANYCAST_PREFIXES;
 use flock_examples::node::{Node, Pod};
 use flock_examples::process::run;
 use flock_examples::{Result, sandbox};
@@ -82,7 +83,9 @@ fn assert_traffic(node: &Node, pods: &[&Pod]) -> Result<()> {
 
 /// A node whose agent tells its metrics.
 fn node() -> Result<Node> {
-    let mut node = Node::alone("node", &json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24"}))?;
+    let spec =
+        json!({"cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24", "anycastPrefixes": ANYCAST_PREFIXES});
+    let mut node = Node::alone("node", &spec)?;
     let mut command = node.command_of(&flock_examples::programs::agent()?, "none");
     command.args(["--http-address", &format!("127.0.0.1:{PORT}")]);
     node.start_agent_as(command)?;

@@ -20,6 +20,7 @@ use flock_core::attachment::AttachmentState;
 use flock_core::cni::Verb;
 use flock_core::store::{FileStore, Store, StoreError};
 use flock_examples::deadline::{Probe, until};
+use flock_examples::fabric::ANYCAST_PREFIXES;
 use flock_examples::node::{Node, Pod};
 use flock_examples::runtime::{Caller, Container};
 use flock_examples::snapshot::Snapshot;
@@ -83,6 +84,7 @@ impl Lab {
         let spec = json!({
             "cidr4": cidr4,
             "cidr6": cidr6,
+            "anycastPrefixes": ANYCAST_PREFIXES,
             "bgp": {"asn": 64501, "routerId": "192.0.2.1", "peers": peers},
         });
         let mut node = match disk {

@@ -261,7 +261,12 @@ fn families_without_peer(wanted: &Announcements) -> Vec<&'static str> {
     let mut silent = Vec::new();
     for (name, family) in [("IPv6", Family::Ipv6), ("IPv4", Family::Ipv4)] {
         let has_prefix = wanted.summaries.iter().any(|prefix| Family::of(prefix.addr()) == family)
-            || wanted.anycast.iter().chain(&wanted.standby).chain(&wanted.exceptions).any(|host| Family::of(*host) == family);
+            || wanted
+                .anycast
+                .iter()
+                .chain(&wanted.standby)
+                .chain(&wanted.exceptions)
+                .any(|host| Family::of(*host) == family);
         let has_peer = wanted.peers.iter().any(|peer| peer.families.contains(&family));
         if has_prefix && !has_peer && !wanted.peers.is_empty() {
             silent.push(name);

@@ -184,7 +184,8 @@ fn defined(text: &str) -> BTreeSet<String> {
 
 /// What should be in it.
 fn expected(config: &NodeConfig, bgp: &Bgp) -> BTreeSet<String> {
-    let mut wanted: BTreeSet<String> = ["protocol device {".to_owned()].into();
+    // The second one is of `timeformat`, and defines nothing.
+    let mut wanted: BTreeSet<String> = ["protocol device {", "protocol iso long"].map(str::to_owned).into();
     for (version, has_prefix) in [(4, config.cidrs.ipv4.is_some()), (6, config.cidrs.ipv6.is_some())] {
         wanted.insert(format!("protocol kernel flock_kernel{version}"));
         for name in ["from_kernel", "to_kernel", "from_peers", "to_peers"] {

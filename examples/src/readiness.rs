@@ -1,0 +1,147 @@
+//! How soon the network follows the readiness of a pod that serves an anycast address, and
+//! whether packets get lost meanwhile.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::IpAddr;
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::deadline::{Probe, until};
+use crate::fabric::Fabric;
+use crate::{LabError, Result};
+
+/// What both pods serve.
+const SERVED: [&str; 2] = ["2001:db8:a::53", "198.51.100.53"];
+
+/// How many packets are sent during a change, one each 10 ms.
+const PACKETS: u32 = 120;
+
+/// How many of them are answered before the change.
+const BEFORE: usize = 20;
+
+/// A pod on each of two nodes serves the same addresses, and the router spreads packets over both.
+#[derive(Debug)]
+pub struct ServedTwice {
+    served: [IpAddr; 2],
+}
+
+/// What was seen of one pod that became unready.
+#[derive(Debug, Clone, Copy)]
+pub struct Served {
+    /// From the change of the pod's manifest until the router's kernel had no route over its node.
+    pub withdrawn: Duration,
+    /// How many packets were not answered.
+    pub lost: u32,
+    /// Of so many.
+    pub sent: u32,
+}
+
+/// Starts the first two nodes of `fabric`, with `crowd` more pods on each.
+pub fn served_twice(fabric: &mut Fabric, crowd: usize, limit: Duration) -> Result<ServedTwice> {
+    for node in &mut fabric.nodes {
+        node.start()?;
+    }
+    fabric.router.bird.established(2 * fabric.nodes.len(), limit)?;
+    for node in &fabric.nodes {
+        for number in 0..crowd {
+            node.add_pod(&format!("{}-{number}", node.name()), &[])?;
+        }
+        node.add_pod(&server_on(node.name()), &[("anycast", &SERVED.join(","))])?;
+    }
+    let served = SERVED.map(|address| address.parse());
+    let [Ok(ipv6), Ok(ipv4)] = served else {
+        return Err(LabError::Unexpected(format!("{served:?} are no addresses")));
+    };
+    let scene = ServedTwice { served: [ipv6, ipv4] };
+    scene.until_both(fabric, limit)?;
+    Ok(scene)
+}
+
+impl ServedTwice {
+    /// Makes the pod unready that packets go to at the moment, of IPv6 and IPv4 in turn, and
+    /// ready again.
+    pub fn round(&self, fabric: &Fabric, round: usize, limit: Duration) -> Result<Served> {
+        let target = self.served[round % 2];
+        let victim = fabric.router.next_hop(target)?;
+        let Some(node) = fabric.nodes.iter().find(|node| node.name() == victim) else {
+            return Err(LabError::Unexpected(format!("{target} is reached over {victim}, which is no node")));
+        };
+        let mut ping = Ping::start(fabric, target)?;
+        ping.answered(BEFORE)?;
+        let begin = Instant::now();
+        node.set_ready(&server_on(node.name()), false)?;
+        let withdrawn = loop {
+            if !fabric.router.next_hops(target)?.contains(&victim) {
+                break begin.elapsed();
+            }
+            if begin.elapsed() > limit {
+                return Err(LabError::Unexpected(format!("{target} is still reached over {victim}")));
+            }
+        };
+        let (sent, received) = ping.end()?;
+        node.set_ready(&server_on(node.name()), true)?;
+        self.until_both(fabric, limit)?;
+        Ok(Served { withdrawn, lost: sent.saturating_sub(received), sent })
+    }
+
+    fn until_both(&self, fabric: &Fabric, limit: Duration) -> Result<()> {
+        let nodes: Vec<String> = fabric.nodes.iter().map(|node| node.name().to_owned()).collect();
+        until("the router to reach both pods", limit, || {
+            for target in self.served {
+                let hops = fabric.router.next_hops(target)?;
+                if hops != nodes {
+                    return Ok(Probe::Waiting(format!("{target} over {hops:?}")));
+                }
+            }
+            Ok(Probe::Done(()))
+        })
+    }
+}
+
+fn server_on(node: &str) -> String {
+    format!("server-{node}")
+}
+
+/// A ping from the router, one packet each 10 ms.
+struct Ping {
+    process: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Ping {
+    fn start(fabric: &Fabric, target: IpAddr) -> Result<Self> {
+        let mut command = fabric.router.netns.command("ping");
+        command.args(["-n", "-i", "0.01", "-W", "1", "-c", &PACKETS.to_string(), &target.to_string()]);
+        let mut process = command.stdout(Stdio::piped()).spawn().map_err(LabError::file("run", "ping"))?;
+        let said = process.stdout.take().map(BufReader::new);
+        let said = said.ok_or_else(|| LabError::Unexpected("ping has no output".to_owned()))?;
+        Ok(Self { process, said })
+    }
+
+    /// Waits until so many packets were answered.
+    fn answered(&mut self, count: usize) -> Result<()> {
+        let mut answered = 0;
+        while answered < count {
+            let mut line = String::new();
+            let read = self.said.read_line(&mut line).map_err(LabError::file("read", "ping"))?;
+            if read == 0 {
+                return Err(LabError::Unexpected(format!("ping ended after {answered} answers")));
+            }
+            answered += usize::from(line.contains("bytes from"));
+        }
+        Ok(())
+    }
+
+    /// How many packets were sent, and how many answered.
+    fn end(mut self) -> Result<(u32, u32)> {
+        let mut report = String::new();
+        self.said.read_to_string(&mut report).map_err(LabError::file("read", "ping"))?;
+        self.process.wait().map_err(LabError::file("wait for", "ping"))?;
+        let summary = report.lines().find(|line| line.contains("packets transmitted")).unwrap_or_default();
+        let mut numbers = summary.split([' ', ',']).filter_map(|word| word.parse().ok());
+        match (numbers.next(), numbers.next()) {
+            (Some(sent), Some(received)) => Ok((sent, received)),
+            _ => Err(LabError::Unexpected(format!("ping says nothing of its packets: {report}"))),
+        }
+    }
+}
