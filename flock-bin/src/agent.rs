@@ -44,6 +44,7 @@ pub mod log;
 pub mod metered;
 pub mod metrics;
 pub mod options;
+mod passwords;
 mod peers;
 mod pods;
 pub mod readiness;

@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -88,6 +88,8 @@ fn every_field_is_known() {
             "ServiceAccount" => assert_known::<ServiceAccount>(&object),
             "ClusterRole" => assert_known::<ClusterRole>(&object),
             "ClusterRoleBinding" => assert_known::<ClusterRoleBinding>(&object),
+            "Role" => assert_known::<Role>(&object),
+            "RoleBinding" => assert_known::<RoleBinding>(&object),
             "DaemonSet" => assert_known::<DaemonSet>(&object),
             other => panic!("{other} is not looked at here: add it"),
         }
@@ -154,6 +156,25 @@ fn the_rights_are_those_that_are_used() {
         })
         .collect();
     assert_eq!(bound, ["flock-agent", "flock-startup-taint"]);
+    // Secrets only where the agent itself is.
+    let agents = |kind| {
+        let [object] = of_kind(kind).collect::<Vec<_>>()[..] else { panic!("not one {kind}") };
+        assert_eq!(object["metadata"]["namespace"], "flock-system");
+        object
+    };
+    assert_eq!(
+        agents("Role")["rules"],
+        json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}])
+    );
+    let binding = agents("RoleBinding");
+    assert_eq!(
+        (&binding["roleRef"]["kind"], &binding["roleRef"]["name"]),
+        (&json!("Role"), &agents("Role")["metadata"]["name"])
+    );
+    assert_eq!(
+        binding["subjects"],
+        json!([{"kind": "ServiceAccount", "name": "flock-agent", "namespace": "flock-system"}])
+    );
     // Only the agent has a token.
     for set in daemon_sets() {
         let name = set.metadata.name.unwrap();

@@ -14,6 +14,7 @@ use crate::events::Events;
 use crate::node::NodeWriter;
 use crate::node_config::{NodeConfigWatch, StatusWriter};
 use crate::pods::KubePods;
+use crate::secrets::Secrets;
 
 /// An address that nobody answers from is given up after this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,6 +115,11 @@ impl Cluster {
     /// `startup_taint` is removed once it is.
     pub fn node(&self, startup_taint: Option<String>) -> NodeWriter {
         NodeWriter::start(self.client.clone(), &self.node, startup_taint)
+    }
+
+    /// Reads Secrets of the agent's own namespace.
+    pub fn secrets(&self) -> Secrets {
+        Secrets::new(self.client.clone())
     }
 
     /// Says what happened to pods and to the NodeConfig.

@@ -9,6 +9,7 @@
 //! | [`Cluster::node_config`] | the NodeConfig of the node as it is now, [validated](flock_core::node_config::NodeConfig::from_manifest) |
 //! | [`Cluster::node_config_status`] | what became of it, for people: conditions and addresses in use |
 //! | [`Cluster::node`] | the node's condition `NetworkUnavailable`, and its startup taint |
+//! | [`Cluster::secrets`] | Secrets of the agent's own namespace |
 //! | [`Cluster::events`] | what went wrong, where `kubectl describe` shows it |
 //! | [`node_config::definition`] | the custom resource definition |
 //!
@@ -72,6 +73,7 @@
 //! | | nodes | get | [`Cluster::node`] |
 //! | | nodes/status | patch | [`Cluster::node`] |
 //! | | nodes | patch | [`Cluster::node`], only with a startup taint |
+//! | | secrets | get | [`Cluster::secrets`], in the agent's own namespace |
 //! | | events | create, patch | [`Cluster::events`], in all namespaces |
 
 mod backoff;
@@ -84,6 +86,7 @@ pub mod node_config;
 pub mod pods;
 mod publisher;
 mod readiness;
+pub mod secrets;
 mod task;
 mod watch;
 

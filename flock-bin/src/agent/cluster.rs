@@ -20,6 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::agent::AgentError;
 use crate::agent::metrics::{Metrics, Watch};
+use crate::agent::passwords::{Passwords, of_secrets};
 use crate::agent::readiness::Readiness;
 use crate::agent::remembered::Remembered;
 use crate::agent::teller::{Problem, Teller};
@@ -28,8 +29,8 @@ use crate::agent::teller::{Problem, Teller};
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How often it is said that the NodeConfig is waited for.
 const REMINDER: Duration = Duration::from_secs(60);
-/// How often addresses are counted for the status, and how soon a configuration that
-/// could not be put in force is tried again.
+/// How often addresses are counted for the status and Secrets are looked at, and how soon a
+/// configuration that could not be put in force is tried again.
 const ROUND: Duration = Duration::from_secs(5);
 /// How long an agent that fails gives what it has to say to reach the API server.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -39,6 +40,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub(super) struct Membership {
     name: NodeName,
     remembered: Remembered,
+    passwords: Passwords,
     node_config: NodeConfigWatch,
     pods: Arc<KubePods>,
     teller: Teller,
@@ -69,6 +71,7 @@ impl Membership {
         Self {
             name: cluster.node_name().clone(),
             remembered: Remembered::new(run_dir),
+            passwords: Passwords::new(cluster.secrets()),
             node_config,
             pods,
             teller,
@@ -92,7 +95,8 @@ impl Membership {
     /// Where one was in force before, it has to do, be it that the API server is away, that
     /// the NodeConfig is invalid or that it was deleted: pods are deleted then too.
     pub(super) async fn node_config(&mut self, readiness: &watch::Sender<Readiness>) -> NodeConfig {
-        let remembered = self.remembered.read(&self.name).await;
+        let (remembered, known) = self.remembered.read(&self.name).await.unzip();
+        let known = known.unwrap_or_default();
         let mut patience = ANSWER_WAIT;
         loop {
             let state = match timeout(patience, self.node_config.changed()).await {
@@ -100,7 +104,9 @@ impl Membership {
                 Err(_) => self.node_config.current(),
             };
             let (reason, missing) = match &state {
-                NodeConfigState::Valid { config, .. } => return config.clone(),
+                NodeConfigState::Valid { config, .. } => {
+                    return self.passwords.resolve(config.clone(), &known).await;
+                }
                 NodeConfigState::Invalid { error, .. } => {
                     ("NodeConfigInvalid", format!("the one that is there can't be used: {error}"))
                 }
@@ -118,7 +124,10 @@ impl Membership {
             let message = format!("NodeConfig {}: {missing}", self.name);
             if let Some(config) = remembered {
                 tracing::warn!(reason = message, "starting with the NodeConfig that was in force last");
-                return config;
+                return match state {
+                    NodeConfigState::Unknown => self.passwords.recall(config, &known),
+                    _ => self.passwords.resolve(config, &known).await,
+                };
             }
             tracing::warn!(reason = message, "waiting for the NodeConfig");
             readiness.send_replace(Readiness::waiting_for(message.clone()));
@@ -128,8 +137,8 @@ impl Membership {
         }
     }
 
-    /// Says that the node is ready, then puts each change of the NodeConfig in force and tells
-    /// the cluster how it is, for ever.
+    /// Says that the node is ready, then puts each change of the NodeConfig, and of the passwords
+    /// that it names, in force and tells the cluster how it is, for ever.
     pub(super) async fn follow(mut self, handler: Arc<Handler>, bird: Option<watch::Receiver<BirdStatus>>) {
         self.node.publish(Condition {
             ready: true,
@@ -143,10 +152,13 @@ impl Membership {
         let mut round = interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let NodeConfigState::Valid { config, .. } = &state
-                && (due.is_some() || *config != handler.node_config())
-            {
-                due = Some(config.clone());
+            if let NodeConfigState::Valid { config, .. } = &state {
+                let in_force = handler.node_config();
+                let known = of_secrets(due.as_ref().unwrap_or(&in_force));
+                let config = self.passwords.resolve(config.clone(), &known).await;
+                if due.is_some() || config != in_force {
+                    due = Some(config);
+                }
             }
             let failed = match &due {
                 Some(config) => self.put_in_force(&handler, config).await.err(),

@@ -47,11 +47,17 @@ pub(super) async fn node_config(node: &NodeName, path: &Path) -> Result<NodeConf
     Ok(config.with_passwords(password))
 }
 
-/// What a file holds that a NodeConfig names; with one line's end cut off, as editors leave it.
 fn password(reference: &PasswordReference) -> Result<Password, String> {
-    let PasswordReference::File(path) = reference else {
-        return Err("with --source files there is no cluster to ask; set passwordFile instead".to_owned());
-    };
+    match reference {
+        PasswordReference::File(path) => password_of(path),
+        PasswordReference::Secret { .. } => {
+            Err("with --source files there is no cluster to ask; set passwordFile instead".to_owned())
+        }
+    }
+}
+
+/// What a file holds that a NodeConfig names.
+pub(super) fn password_of(path: &Path) -> Result<Password, String> {
     // Looked at first, since opening a pipe would wait for its other end.
     if !std::fs::metadata(path).map_err(|error| error.to_string())?.is_file() {
         return Err("it is no regular file".to_owned());
@@ -67,7 +73,12 @@ fn password(reference: &PasswordReference) -> Result<Password, String> {
     let mut text = String::new();
     // More than any password has, and not more than that of what was named by mistake.
     file.take(1_024).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
+    password_in(&text)
+}
+
+/// With one line's end cut off, as editors leave it.
+pub(super) fn password_in(text: &str) -> Result<Password, String> {
+    let line = text.strip_suffix('\n').unwrap_or(text);
     Password::new(line).map_err(|error| error.to_string())
 }
 

@@ -20,6 +20,7 @@ Files:
   RUN-DIR/bird.ctl          BIRD's control socket, made by BIRD
   RUN-DIR/node-config.json  the NodeConfig that was in force last, for a start while the API
                             server is away (with --source kubernetes)
+  RUN-DIR/passwords.json    the passwords of BGP peers that it had from Secrets; for root only
 
 Signals:
   SIGTERM, SIGINT  answer the requests at work, then end; pods keep their addresses,

@@ -79,8 +79,17 @@ impl Claim {
 }
 
 /// What is in a run directory beside the socket, and the directory's own two names.
-const OWN_NAMES: [&str; 8] =
-    [".", "..", "attachments", "deletions", "node-config.json", "bird", "bird.ctl", "bird.started"];
+const OWN_NAMES: [&str; 9] = [
+    ".",
+    "..",
+    "attachments",
+    "deletions",
+    "node-config.json",
+    "passwords.json",
+    "bird",
+    "bird.ctl",
+    "bird.started",
+];
 
 /// A live agent accepts at once; one with a full queue is alive as well.
 const PROBE: Duration = Duration::from_millis(500);

@@ -123,8 +123,7 @@ pub struct PeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "PasswordSecret")]
     pub password_secret: Option<PasswordSecret>,
-    /// A file with the password, for agents that read their configuration from files. In a cluster
-    /// it is passwordSecret.
+    /// A file with the password where the agent runs, of mode 0600, in place of passwordSecret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String", regex(pattern = PATH), length(max = 4_096))]
     pub password_file: Option<String>,

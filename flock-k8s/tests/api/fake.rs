@@ -74,6 +74,10 @@ impl Recorded {
         self.method == Method::PATCH
     }
 
+    pub fn is_secret(&self) -> bool {
+        self.path.contains("/secrets/")
+    }
+
     pub fn is_watch(&self) -> bool {
         self.query.contains_key("watch")
     }

@@ -13,5 +13,6 @@ mod model;
 mod node;
 mod node_config;
 mod pods;
+mod secrets;
 mod status;
 mod watch;

@@ -20,12 +20,15 @@ use tokio::time::Instant;
 use super::*;
 use crate::agent::pods::PlainPods;
 
+mod passwords;
+
 /// An API server with one NodeConfig, with none, or that is away.
 #[derive(Clone)]
 struct Api {
     /// With its version.
     has: watch::Sender<(u64, Has)>,
     written: Arc<Mutex<Vec<(String, Value)>>>,
+    secrets: Arc<Mutex<passwords::Answers>>,
 }
 
 #[derive(Clone)]
@@ -38,7 +41,7 @@ enum Has {
 
 impl Api {
     fn with(has: Has) -> Self {
-        Self { has: watch::Sender::new((1, has)), written: Arc::default() }
+        Self { has: watch::Sender::new((1, has)), written: Arc::default(), secrets: Arc::default() }
     }
 
     fn now_has(&self, has: Has) {
@@ -46,14 +49,18 @@ impl Api {
     }
 
     fn member(&self, run_dir: &TempDir) -> Membership {
+        let (_, readiness) = watch::channel(Readiness::Ready);
+        self.member_counted_by(&Metrics::new(readiness), run_dir)
+    }
+
+    fn member_counted_by(&self, metrics: &Metrics, run_dir: &TempDir) -> Membership {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
             async move { Ok::<_, Infallible>(api.answer(request).await) }
         });
-        let cluster = Cluster::new(kube::Client::new(service, "default"), node());
-        let (_, readiness) = watch::channel(Readiness::Ready);
-        Membership::of(&cluster, run_dir.path(), None, &Metrics::new(readiness))
+        let cluster = Cluster::new(kube::Client::new(service, "flock-system"), node());
+        Membership::of(&cluster, run_dir.path(), None, metrics)
     }
 
     async fn answer(self, request: Request<Body>) -> Response<Body> {
@@ -79,6 +86,13 @@ impl Api {
         }
         if path.ends_with("/nodes/host001") {
             return json_body(&json!({"metadata": {"name": "host001"}, "spec": {}, "status": {}}));
+        }
+        if let Some(name) = path.strip_prefix("/api/v1/namespaces/flock-system/secrets/") {
+            let answer = self.secrets.lock().unwrap().to(name);
+            return match answer {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            };
         }
         let items = match there {
             Has::NodeConfig(object) if path.ends_with("/nodeconfigs") => vec![object],
@@ -277,7 +291,7 @@ async fn a_change_is_put_in_force_and_remembered() {
     .await;
     assert_eq!(handler.node_config(), config("10.0.2.0/24"));
     let remembered = Remembered::new(directory.path()).read(&node()).await;
-    assert_eq!(remembered, Some(config("10.0.2.0/24")));
+    assert_eq!(remembered.unwrap().0, config("10.0.2.0/24"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -136,8 +136,12 @@ fn password_reference(fields: &mut Fields<'_>) -> Option<PasswordReference> {
 
 /// RFC 1123, as Kubernetes has it for objects.
 fn is_secret_name(name: &str) -> bool {
+    let is_inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
+    let is_outer = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
     (1..=253).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+        && name.bytes().all(is_inner)
+        && is_outer(name.bytes().next())
+        && is_outer(name.bytes().next_back())
 }
 
 fn is_secret_key(key: &str) -> bool {

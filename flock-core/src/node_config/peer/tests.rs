@@ -273,6 +273,7 @@ fn each_problem_is_named_with_what_was_found_and_is_expected() {
         (json!({"passwordSecret": "geheim"}), vec!["passwordSecret is text, expected fields and values"]),
         (json!({"passwordSecret": {}}), vec!["passwordSecret.name is missing or none"]),
         (json!({"passwordSecret": {"name": "Geheim"}}), vec!["passwordSecret.name is missing or none"]),
+        (json!({"passwordSecret": {"name": ".."}}), vec!["passwordSecret.name is missing or none"]),
         (
             json!({"passwordSecret": {"name": "a", "key": "geheim/"}}),
             vec!["passwordSecret.key is none of a Secret"],
