@@ -31,6 +31,7 @@ use crate::agent::options::{Announcer, Options, Source};
 use crate::agent::readiness::Readiness;
 use crate::agent::reporting::ReportingService;
 use crate::agent::service::AgentService;
+use crate::agent::sessions::Sessions;
 use crate::agent::tasks::Tasks;
 
 mod bird_limits;
@@ -52,6 +53,7 @@ mod records;
 mod remembered;
 mod reporting;
 mod service;
+mod sessions;
 mod tasks;
 mod teller;
 
@@ -85,9 +87,9 @@ pub async fn run_with(
         Announcer::None => None,
         Announcer::Bird => Some(Arc::new(start_bird(&options)?)),
     };
-    if let Some(bird) = &bird {
-        peers::observe(bird, &options, &metrics, &mut tasks);
-    }
+    let sessions = bird
+        .as_ref()
+        .map(|bird| Sessions::new(bird.status(), peers::observe(bird, &options, &metrics, &mut tasks)));
     if let Some(address) = options.http_address {
         let endpoints = endpoints(&metrics, &readiness, bird.clone());
         tasks.spawn("the HTTP server", HttpServer::bind(address)?.run(endpoints, tasks.stopping()));
@@ -128,8 +130,8 @@ pub async fn run_with(
             metrics.started(started.elapsed());
             tracing::info!(took_ms = started.elapsed().as_millis(), "ready");
             if let Supply::Cluster(membership) = supply {
-                let bird = bird.as_ref().map(|bird| bird.status());
-                let (following, stopping) = (membership.follow(Arc::clone(&handler), bird), tasks.stopping());
+                let (following, stopping) =
+                    (membership.follow(Arc::clone(&handler), sessions), tasks.stopping());
                 tasks.spawn("the task that follows the NodeConfig", async move {
                     tokio::select! {
                         () = following => {}

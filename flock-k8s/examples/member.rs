@@ -40,7 +40,7 @@ async fn main() -> Result<(), Failure> {
                     }
                 };
                 condition.publish(readiness.clone());
-                status.publish(Status { uid, generation, readiness, usage: Vec::new() });
+                status.publish(Status { uid, generation, readiness, usage: Vec::new(), bgp: None });
             }
             change = changes.next() => {
                 say(format_args!("{change:?}"))?;

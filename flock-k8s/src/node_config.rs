@@ -2,6 +2,7 @@
 
 mod bgp;
 mod resource;
+mod sessions;
 mod status;
 mod watch;
 
@@ -10,6 +11,7 @@ pub use self::bgp::{
     PasswordSecret, PeerEntry, PeerSpec,
 };
 pub use self::resource::{AddressesStatus, NodeConfig, NodeConfigSpec, NodeConfigStatus, PrefixStatus};
+pub use self::sessions::{BgpStatus, PeerStatus, RoutesStatus};
 pub use self::status::{Status, StatusWriter};
 pub use self::watch::{NodeConfigState, NodeConfigWatch};
 

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flock_bird::announcer::Status as BirdStatus;
 use flock_core::handler::Handler;
 use flock_core::ipam::Usage;
 use flock_core::name::NodeName;
@@ -12,7 +11,7 @@ use flock_core::node_config::NodeConfig;
 use flock_core::pods::PodSource;
 use flock_k8s::events::Events;
 use flock_k8s::node::NodeWriter;
-use flock_k8s::node_config::{NodeConfigState, NodeConfigWatch};
+use flock_k8s::node_config::{BgpStatus, NodeConfigState, NodeConfigWatch};
 use flock_k8s::pods::KubePods;
 use flock_k8s::{Cluster, Readiness as Condition};
 use tokio::sync::watch;
@@ -23,6 +22,7 @@ use crate::agent::metrics::{Metrics, Watch};
 use crate::agent::passwords::{Passwords, of_secrets};
 use crate::agent::readiness::Readiness;
 use crate::agent::remembered::Remembered;
+use crate::agent::sessions::Sessions;
 use crate::agent::teller::{Problem, Teller};
 
 /// How long the API server is waited for before the node starts with what it remembers.
@@ -120,7 +120,7 @@ impl Membership {
                     ("ApiServerAway", said.map_or(silence.clone(), |error| format!("{silence}: {error}")))
                 }
             };
-            self.teller.tell(&state, None, Vec::new());
+            self.teller.tell(&state, None, Vec::new(), None);
             let message = format!("NodeConfig {}: {missing}", self.name);
             if let Some(config) = remembered {
                 tracing::warn!(reason = message, "starting with the NodeConfig that was in force last");
@@ -139,7 +139,7 @@ impl Membership {
 
     /// Says that the node is ready, then puts each change of the NodeConfig, and of the passwords
     /// that it names, in force and tells the cluster how it is, for ever.
-    pub(super) async fn follow(mut self, handler: Arc<Handler>, bird: Option<watch::Receiver<BirdStatus>>) {
+    pub(super) async fn follow(mut self, handler: Arc<Handler>, mut sessions: Option<Sessions>) {
         self.node.publish(Condition {
             ready: true,
             reason: "FlockReady".to_owned(),
@@ -167,15 +167,22 @@ impl Membership {
             if failed.is_none() {
                 due = None;
             }
-            let problem = failed.map(Problem::not_in_force).or_else(|| unannounced(bird.as_ref()));
-            let usage = usage(&handler).await;
-            self.teller.tell(&state, problem, usage);
-            tokio::select! {
-                changed = self.node_config.changed() => {
-                    state = changed;
-                    log(&state);
+            loop {
+                let problem = failed.clone().map(Problem::not_in_force);
+                let problem = problem.or_else(|| unannounced(sessions.as_ref()));
+                let bgp = bgp(&handler, sessions.as_ref());
+                let usage = usage(&handler).await;
+                self.teller.tell(&state, problem, usage, bgp);
+                tokio::select! {
+                    changed = self.node_config.changed() => {
+                        state = changed;
+                        log(&state);
+                        break;
+                    }
+                    _ = round.tick() => break,
+                    // Only told: whatever peers do, nobody is asked for Secrets more often.
+                    () = changed(sessions.as_mut()) => {}
                 }
-                _ = round.tick() => {}
             }
         }
     }
@@ -200,17 +207,25 @@ impl Membership {
     pub(super) async fn last_words(mut self, error: &AgentError) {
         let message = error.to_string();
         let state = self.node_config.current();
-        self.teller.tell(&state, Some(Problem::not_in_force(message.clone())), Vec::new());
+        self.teller.tell(&state, Some(Problem::not_in_force(message.clone())), Vec::new(), None);
         self.node.publish(Condition { ready: false, reason: "AgentFailed".to_owned(), message });
         sleep(LAST_WORDS).await;
     }
 }
 
 /// What keeps the network from hearing of the node.
-fn unannounced(bird: Option<&watch::Receiver<BirdStatus>>) -> Option<Problem> {
-    match &*bird?.borrow() {
-        BirdStatus::Failed { error, .. } => Some(Problem::not_announced(error)),
-        BirdStatus::Idle | BirdStatus::Pending { .. } | BirdStatus::Applied { .. } => None,
+fn unannounced(sessions: Option<&Sessions>) -> Option<Problem> {
+    sessions?.failure().as_ref().map(Problem::not_announced)
+}
+
+fn bgp(handler: &Handler, sessions: Option<&Sessions>) -> Option<BgpStatus> {
+    Some(sessions?.status(handler.node_config().bgp.as_ref()?))
+}
+
+async fn changed(sessions: Option<&mut Sessions>) {
+    match sessions {
+        Some(sessions) => sessions.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,7 +5,7 @@ use flock_core::announcer::AnnounceError;
 use flock_core::ipam::Usage;
 use flock_core::name::NodeName;
 use flock_k8s::events::{Event, Events, Severity};
-use flock_k8s::node_config::{NodeConfigState, Status, StatusWriter};
+use flock_k8s::node_config::{BgpStatus, NodeConfigState, Status, StatusWriter};
 use flock_k8s::{Cluster, Readiness as Condition};
 
 /// Something that is wrong.
@@ -59,7 +59,13 @@ impl Teller {
 
     /// The status of the NodeConfig, where there is one, and an Event for a problem that was
     /// not told yet. That it can't be used comes before any other `problem`.
-    pub(super) fn tell(&mut self, state: &NodeConfigState, problem: Option<Problem>, usage: Vec<Usage>) {
+    pub(super) fn tell(
+        &mut self,
+        state: &NodeConfigState,
+        problem: Option<Problem>,
+        usage: Vec<Usage>,
+        bgp: Option<BgpStatus>,
+    ) {
         let (uid, generation, problem) = match state {
             NodeConfigState::Unknown | NodeConfigState::Missing => return,
             NodeConfigState::Valid { uid, generation, .. } => (uid, *generation, problem),
@@ -68,7 +74,7 @@ impl Teller {
             }
         };
         let readiness = condition(problem.as_ref());
-        self.status.publish(Status { uid: uid.clone(), generation, readiness, usage });
+        self.status.publish(Status { uid: uid.clone(), generation, readiness, usage, bgp });
         let telling = problem.map(|problem| (uid.clone(), generation, problem));
         if telling == self.last {
             return;

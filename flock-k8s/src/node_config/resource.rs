@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bgp::BgpSpec;
+use super::sessions::BgpStatus;
 
 // Patterns are for what is easily mistyped. What they let through and can't be used all the
 // same, the agent refuses with a better message than a pattern has.
@@ -59,6 +60,12 @@ const PREFIX: &str = r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
         description = "Why it is ready or not, in a word"
+    ),
+    printcolumn(
+        name = "Peers",
+        type_ = "string",
+        json_path = ".status.bgp.established",
+        description = "With how many of the BGP peers there is a session"
     ),
     printcolumn(
         name = "Used6",
@@ -141,6 +148,10 @@ pub struct NodeConfigStatus {
     /// How many addresses are in use.
     #[serde(default, skip_serializing_if = "AddressesStatus::is_empty")]
     pub addresses: AddressesStatus,
+    /// The sessions with the node's BGP peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "BgpStatus")]
+    pub bgp: Option<BgpStatus>,
 }
 
 /// How many addresses are in use, by family. Counted from time to time.

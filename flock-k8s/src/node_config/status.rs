@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::PATH;
 use super::resource::NodeConfigStatus;
+use super::sessions::BgpStatus;
 use crate::publisher::{Pace, Publisher, Target, WriteError};
 use crate::readiness::{Readiness, now};
 
@@ -32,6 +33,8 @@ pub struct Status {
     pub readiness: Readiness,
     /// How full the node's prefixes are.
     pub usage: Vec<Usage>,
+    /// How the sessions with its BGP peers are, if it is to have some.
+    pub bgp: Option<BgpStatus>,
 }
 
 /// Writes the status of the node's NodeConfig. Made by
@@ -138,6 +141,7 @@ fn render(wanted: &Status, old: &NodeConfigStatus) -> NodeConfigStatus {
         observed_generation: Some(wanted.generation),
         conditions: vec![ready],
         addresses: wanted.usage.iter().collect(),
+        bgp: wanted.bgp.clone(),
     }
 }
 

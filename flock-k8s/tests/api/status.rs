@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flock_core::ipam::Usage;
 use flock_k8s::Readiness;
-use flock_k8s::node_config::Status;
+use flock_k8s::node_config::{BgpStatus, PeerStatus, RoutesStatus, Status};
 use serde_json::{Value, json};
 
 use crate::fake::{FakeApi, Mode, Recorded};
@@ -29,6 +29,7 @@ fn status(ready: bool, in_use: u128) -> Status {
             Usage { prefix: "2001:db8:1::/64".parse().unwrap(), size: (1 << 64) - 2, in_use, resting: 1 },
             Usage { prefix: "10.0.1.0/24".parse().unwrap(), size: 254, in_use, resting: 0 },
         ],
+        bgp: None,
     }
 }
 
@@ -65,6 +66,56 @@ async fn it_says_what_people_want_to_know() {
         })
     );
     assert_eq!(object["spec"], json!({"cidr6": "2001:db8:1::/64"}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_says_how_the_sessions_are() {
+    let api = api();
+    let writer = api.cluster().node_config_status();
+    let up = PeerStatus {
+        name: "tor1".to_owned(),
+        address: Some("fe80::1%eth0".to_owned()),
+        asn: Some(4_200_000_000),
+        state: "Established".to_owned(),
+        ipv6: Some(RoutesStatus::new(u64::MAX, 2)),
+        ..PeerStatus::default()
+    };
+    let at = std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(981_173_106_900);
+    let refused = PeerStatus {
+        name: "tor2".to_owned(),
+        state: "Refused".to_owned(),
+        last_error: Some("In words.".to_owned()),
+        ..PeerStatus::default()
+    };
+    let bgp = BgpStatus {
+        established: "1/2".to_owned(),
+        message: Some("In other words.".to_owned()),
+        peers: vec![up.since(Some(at)), refused],
+    };
+    let bgp = Status { bgp: Some(bgp), ..status(true, 1) };
+    writer.publish(bgp.clone());
+    written(&api, 1).await;
+    assert_eq!(
+        api.at(HOST001)["status"]["bgp"],
+        json!({
+            "established": "1/2",
+            "message": "In other words.",
+            "peers": [
+                {
+                    "name": "tor1", "address": "fe80::1%eth0", "asn": 4_200_000_000_u32, "state": "Established",
+                    "since": LONG_AGO, "ipv6": {"received": i64::MAX, "advertised": 2},
+                },
+                {"name": "tor2", "state": "Refused", "lastError": "In words."},
+            ],
+        })
+    );
+    // A new agent finds it as it stands there.
+    api.cluster().node_config_status().publish(bgp);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(api.count(Recorded::is_patch), 1);
+    writer.publish(status(true, 2));
+    written(&api, 2).await;
+    assert_eq!(api.at(HOST001)["status"]["bgp"], Value::Null);
 }
 
 #[tokio::test(start_paused = true)]

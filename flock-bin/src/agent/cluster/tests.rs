@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Mutex;
 
+use flock_bird::announcer::Status as BirdStatus;
+use flock_bird::peers::Peers;
 use flock_core::announcer::{AnnounceError, MemoryAnnouncer};
 use flock_core::clock::SystemClock;
 use flock_core::dataplane::MemoryDataplane;
@@ -21,6 +23,7 @@ use super::*;
 use crate::agent::pods::PlainPods;
 
 mod passwords;
+mod sessions;
 
 /// An API server with one NodeConfig, with none, or that is away.
 #[derive(Clone)]
@@ -194,11 +197,11 @@ async fn handler(config: NodeConfig) -> (Arc<Handler>, Arc<MemoryDataplane>) {
 async fn following<T>(
     member: Membership,
     handler: &Arc<Handler>,
-    bird: Option<watch::Receiver<BirdStatus>>,
+    sessions: Option<Sessions>,
     work: impl Future<Output = T>,
 ) -> T {
     tokio::select! {
-        () = member.follow(Arc::clone(handler), bird) => unreachable!("it goes on for ever"),
+        () = member.follow(Arc::clone(handler), sessions) => unreachable!("it goes on for ever"),
         done = work => done,
     }
 }
@@ -342,7 +345,8 @@ async fn what_bird_does_not_take_is_said_in_the_status() {
     let (handler, _) = handler(member.node_config(&unready()).await).await;
     let error = AnnounceError::Refused { message: "bird.conf:7:1 no".to_owned() };
     let bird = watch::Sender::new(BirdStatus::Failed { generation: 1, error });
-    following(member, &handler, Some(bird.subscribe()), async {
+    let sessions = Sessions::new(bird.subscribe(), watch::channel(Peers::Unknown).1);
+    following(member, &handler, Some(sessions), async {
         let status = api.wrote("/nodeconfigs/host001/status", |_| true).await;
         assert_eq!(condition_of(&status)["reason"], "NotAnnounced");
         assert!(condition_of(&status)["message"].as_str().unwrap().contains("bird.conf:7:1 no"), "{status}");

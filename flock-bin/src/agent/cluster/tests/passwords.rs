@@ -70,13 +70,13 @@ impl Api {
         self.secrets.lock().unwrap().instead = instead;
     }
 
-    fn asked(&self) -> Vec<String> {
+    pub(super) fn asked(&self) -> Vec<String> {
         self.secrets.lock().unwrap().asked.clone()
     }
 }
 
 /// Peers `a`, `b` and so on, each with these fields beside those that it must have.
-fn peers(fields: &[Value]) -> Has {
+pub(super) fn peers(fields: &[Value]) -> Has {
     let peers: Vec<_> = fields
         .iter()
         .zip("abcdefgh".chars().zip(1..))
@@ -89,7 +89,7 @@ fn peers(fields: &[Value]) -> Has {
     Has::NodeConfig(object(&json!({"cidr4": "10.0.1.0/24", "bgp": {"asn": 64512, "peers": peers}})))
 }
 
-fn secret(name: &str, key: &str) -> Value {
+pub(super) fn secret(name: &str, key: &str) -> Value {
     json!({"passwordSecret": {"name": name, "key": key}})
 }
 
