@@ -141,6 +141,7 @@ pub(crate) fn passwords(configuration: &str) -> impl Iterator<Item = &str> {
 }
 
 const PEER_PREFIX: &str = "peer_";
+const DYNAMIC_PREFIX: &str = "session_";
 
 /// The peer whose protocol has this name; `None` for other protocols, and for the sessions that
 /// arise from that of an unnumbered peer.
@@ -151,7 +152,13 @@ pub fn peer_of(protocol: &str) -> Option<&str> {
 /// What the names of the protocols begin with that BIRD makes for the sessions with an unnumbered
 /// peer; a number follows.
 pub fn dynamic_prefix(peer: &str) -> String {
-    format!("session_{peer}_")
+    format!("{DYNAMIC_PREFIX}{peer}_")
+}
+
+/// The unnumbered peer from whose protocol one with this name arose.
+pub(crate) fn dynamic_peer_of(protocol: &str) -> Option<&str> {
+    let (name, number) = protocol.strip_prefix(DYNAMIC_PREFIX)?.rsplit_once('_')?;
+    (is_peer_name(name) && number.bytes().all(|b| b.is_ascii_digit())).then_some(name)
 }
 
 /// The name of the protocol that takes routes of IPv4 (`version` 4) or IPv6 (6) from the kernel.

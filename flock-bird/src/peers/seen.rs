@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Family, FamilyRoutes, PeerStatus};
 use crate::protocols::{Channel, Protocol, SessionState};
-use crate::render::peer_of;
+use crate::render::{dynamic_peer_of, peer_of};
 
 /// BIRD reckons each time anew from its monotonic clock, and takes a moment to answer. What differs
 /// by less is the same time; a session takes longer to come back.
@@ -43,11 +43,12 @@ impl Seen {
         let mut since = BTreeMap::new();
         let mut peers: BTreeMap<&str, PeerStatus> = BTreeMap::new();
         for protocol in protocols {
-            let Some(name) = peer_of(&protocol.name) else { continue };
+            let of_peer = peer_of(&protocol.name).or_else(|| dynamic_peer_of(&protocol.name));
+            let Some(name) = of_peer else { continue };
             let Some(session) = &protocol.bgp else { continue };
             let age = bird_now.and_then(|bird_now| protocol.since.age(bird_now));
-            let began = age.and_then(|age| self.since(name, age, now, wall));
-            since.extend(began.map(|began| (name.to_owned(), began)));
+            let began = age.and_then(|age| self.since(&protocol.name, age, now, wall));
+            since.extend(began.map(|began| (protocol.name.clone(), began)));
             let is_up = session.state == SessionState::Established;
             let error = session.last_error.as_deref().filter(|_| !is_up);
             let peer = PeerStatus {
@@ -59,19 +60,32 @@ impl Seen {
                 families: protocol.channels.iter().filter_map(routes).collect(),
                 last_error: error.map(|error| excerpt::line(error).to_string()),
             };
-            peers.insert(name, peer);
+            // The protocol of an unnumbered peer goes on waiting while another one has the session.
+            let is_news = peers.get(name).is_none_or(|other| rank(&peer.state) > rank(&other.state));
+            if is_news {
+                peers.insert(name, peer);
+            }
         }
         self.since = since;
         peers.into_values().collect()
     }
 
-    fn since(&self, name: &str, age: Duration, asked: Instant, wall: SystemTime) -> Option<Since> {
-        let before = self.since.get(name).filter(|before| {
+    fn since(&self, protocol: &str, age: Duration, asked: Instant, wall: SystemTime) -> Option<Since> {
+        let before = self.since.get(protocol).filter(|before| {
             let expected = before.age + asked.duration_since(before.asked);
             expected.abs_diff(age) < SAME
         });
         let at = before.map_or_else(|| wall.checked_sub(age), |before| Some(before.at))?;
         Some(Since { age, asked, at })
+    }
+}
+
+/// Which of an unnumbered peer's protocols says more of the session.
+fn rank(state: &SessionState) -> u8 {
+    match state {
+        SessionState::Established => 2,
+        SessionState::Passive => 0,
+        _ => 1,
     }
 }
 

@@ -62,6 +62,38 @@ fn only_flocks_peers_are_told_in_the_order_of_their_names() {
     assert_eq!(seen(&mut Seen::default(), rows, Duration::ZERO, wall), expected);
 }
 
+#[test]
+fn the_session_with_an_unnumbered_peer_is_told_in_place_of_the_wait_for_it() {
+    let row = |name: &str, state: &str| {
+        let state_of_protocol = if state == "Established" { "up" } else { "start" };
+        session(name, state_of_protocol, "2026-01-01 11:59:00.000", state)
+    };
+    let state = |rows: &str| {
+        let peers = seen(
+            &mut Seen::default(),
+            rows,
+            Duration::ZERO,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(1_000),
+        );
+        let [peer] = &peers[..] else { panic!("{peers:?}") };
+        (peer.name.clone(), peer.state.clone())
+    };
+    let waiting = row("peer_tor-1", "Passive");
+    let (first, up) = (row("session_tor-1_9", "OpenSent"), row("session_tor-1_10", "Established"));
+    let is = |state: SessionState| ("tor-1".to_owned(), state);
+    assert_eq!(state(&waiting), is(SessionState::Passive));
+    for rows in [format!("{first}{waiting}"), format!("{waiting}{first}")] {
+        assert_eq!(state(&rows), is(SessionState::OpenSent));
+    }
+    for rows in [format!("{first}{waiting}{up}"), format!("{up}{first}{waiting}")] {
+        assert_eq!(state(&rows), is(SessionState::Established));
+    }
+    // Of others that Flock has not made.
+    let others: String =
+        ["session_tor-1_x", "session_9", "session_tor_1_9"].map(|name| row(name, "Established")).concat();
+    assert_eq!(state(&format!("{waiting}{others}")), is(SessionState::Passive));
+}
+
 /// The session is the same one although BIRD is off by a millisecond, and although the machine's clock
 /// was set; it is another one if it began later.
 #[test]

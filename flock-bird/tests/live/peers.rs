@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use flock_bird::peers::{PeerObserver, Peers};
 use flock_bird::render::Renderer;
 use flock_bird::verdict;
 use flock_core::announcer::{Announcements, RouteAnnouncer as _};
@@ -321,6 +322,20 @@ async fn a_peer_may_be_whoever_is_behind_an_interface() {
     })
     .await;
     assert!(bird.text("show protocols").await.contains("flock_radv"));
+    // Observed as the peer's, though BIRD has two protocols for it.
+    let observer = PeerObserver::new(bird.client().clone(), announcer.status());
+    let mut peers = observer.peers();
+    tokio::select! {
+        () = observer.run() => unreachable!("it asks for ever"),
+        known = peers.wait_for(|peers| matches!(peers, Peers::Known(_))) => {
+            let Peers::Known(known) = &*known.unwrap() else { unreachable!() };
+            let [peer] = &known[..] else { panic!("{known:?}") };
+            assert!(peer.name == "tor" && peer.is_up(), "{peer:?}");
+            // The one that the router's kernel has made.
+            let address = peer.address.as_ref().unwrap().to_string();
+            assert!(address.starts_with("fe80::") && address.ends_with("%up0"), "{address}");
+        }
+    }
     let default = lab.node.ip("-6 route show default");
     assert_eq!(default, "", "nobody has offered a default route");
 
