@@ -265,8 +265,8 @@ fn a_bird_that_is_not_there() -> Result<()> {
         let mut node = start(&with_bgp())?;
         add_works(&node, "early")?;
         let socket = node.files().bird_socket.display().to_string();
-        let line = log_says(&node, &["BIRD can't be reached at", &socket])?;
-        contains(&line, &["WARN", "is it running with this control socket?", "trying again"]);
+        let line = log_says(&node, &["BIRD can't be reached at", &socket, "trying again"])?;
+        contains(&line, &["WARN", "is it running with this control socket?"]);
         // It comes later, and takes what was written for it.
         node.start_bird()?;
         log_says(&node, &["BIRD has taken the configuration"])?;
