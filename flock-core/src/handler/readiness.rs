@@ -29,13 +29,15 @@ impl Readiness {
     pub(super) fn is_ready(&self, attachment: &Attachment) -> bool {
         let Some(pod) = &attachment.pod else { return true };
         match self.told.get(pod) {
-            Some((uid, state)) => *state == PodState::Ready && is_same(uid, &attachment.pod_uid),
+            Some((uid, state)) => {
+                *state == PodState::Ready && is_same(uid.as_ref(), attachment.pod_uid.as_ref())
+            }
             None => self.found.get(&attachment.key).copied().unwrap_or_default(),
         }
     }
 
-    fn tell(&mut self, change: PodChange) {
-        self.told.insert(change.pod, (change.uid, change.state));
+    fn tell(&mut self, changes: Vec<PodChange>) {
+        self.told.extend(changes.into_iter().map(|PodChange { pod, uid, state }| (pod, (uid, state))));
     }
 
     pub(super) fn find(&mut self, key: AttachmentKey, ready: bool) {
@@ -52,11 +54,8 @@ impl Readiness {
 }
 
 /// Whether both are the same pod, as far as both are known.
-fn is_same(one: &Option<PodUid>, other: &Option<PodUid>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => one == other,
-        _ => true,
-    }
+fn is_same(one: Option<&PodUid>, other: Option<&PodUid>) -> bool {
+    one.zip(other).is_none_or(|(one, other)| one == other)
 }
 
 impl Handler {
@@ -90,7 +89,7 @@ impl Handler {
             Ok(records) => records,
             Err(error) => {
                 tracing::warn!(%error, "whose readiness has changed is not known");
-                told.into_iter().for_each(|change| self.readiness().tell(change));
+                self.readiness().tell(told);
                 // Fails too, and is tried again until it does not.
                 return self.tell(untold, Change::Gain).await;
             }
@@ -98,7 +97,7 @@ impl Handler {
         let before = self.ready_servers(&records);
         {
             let mut readiness = self.readiness();
-            told.into_iter().for_each(|change| readiness.tell(change));
+            readiness.tell(told);
             readiness.forget(&records);
         }
         let now = self.ready_servers(&records);
