@@ -48,7 +48,7 @@ pub fn served_twice(fabric: &mut Fabric, crowd: usize, limit: Duration) -> Resul
         }
         node.add_pod(&server_on(node.name()), &[("anycast", &SERVED.join(","))])?;
     }
-    let served = SERVED.map(|address| address.parse());
+    let served = SERVED.map(str::parse::<IpAddr>);
     let [Ok(ipv6), Ok(ipv4)] = served else {
         return Err(LabError::Unexpected(format!("{served:?} are no addresses")));
     };

@@ -114,12 +114,6 @@ impl Lab {
         assert!(self.router.ask("configure").await.is_success());
     }
 
-    /// Gives the router other sessions.
-    pub(crate) async fn router_takes(&self, sessions: &str) {
-        fs::write(self.directory.path().join("router.conf"), router_config(sessions)).unwrap();
-        assert!(self.router.ask("configure").await.is_success());
-    }
-
     /// Waits until the router has from the node exactly `expected`.
     pub(crate) async fn router_has(&self, expected: &[&str]) {
         let expected: BTreeSet<IpNet> = expected.iter().map(|prefix| prefix.parse().unwrap()).collect();
