@@ -56,12 +56,18 @@ impl Values<'_> {
             peers: (0..self.byte() % 4).map(|_| self.peer()).collect(),
         });
         let name = if have & 32 == 0 { "host001".to_owned() } else { self.text() };
+        let anycast_prefixes = self.prefixes();
+        let static_prefixes = self.prefixes();
         Manifest {
             api_version: API_VERSION.to_owned(),
             kind: KIND.to_owned(),
             metadata: Metadata { name },
-            spec: Spec { cidr6, cidr4, mtu, bgp },
+            spec: Spec { cidr6, cidr4, mtu, anycast_prefixes, static_prefixes, bgp },
         }
+    }
+
+    fn prefixes(&mut self) -> Vec<String> {
+        (0..self.byte() % 3).map(|_| format!("{}/{}", self.v6(), self.byte())).collect()
     }
 
     /// The last bits of the first byte say where it is, the others whether it has more.
