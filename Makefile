@@ -11,6 +11,7 @@
 #              build takes a third of the time of a release build, and what is
 #              measured (make bench) is built with the release profile
 #   PAIRS=…    make churn: how many pods come and go, default 20000
+#   ROUNDS=…   make readiness: how many changes are measured, default 50
 #   KILLS=…    make storm: how many times the agent is killed, default 1000
 #   SEED=…     make storm: another storm, default 1
 #   IMAGE=…    make image: the image's name, default flock:dev
@@ -72,6 +73,15 @@ churn: ## let 20,000 pods come and go, have 1,000 at once, fill a /24, and see t
 	@$(MAKE) build
 	@cargo build --quiet --profile $(PROFILE) -p flock-examples --example churn
 	@$(TARGET_DIR)/$(PROFILE_DIR)/examples/churn $(PAIRS)
+
+ROUNDS ?= 50
+
+.PHONY: readiness
+readiness: ## how soon the network follows a pod that becomes unready, with 250 pods on the node (ROUNDS=50)
+	@.ci/install test
+	@$(MAKE) build
+	@cargo build --quiet --profile $(PROFILE) -p flock-examples --example readiness
+	@$(TARGET_DIR)/$(PROFILE_DIR)/examples/readiness $(ROUNDS)
 
 KILLS ?= 1000
 SEED ?= 1
