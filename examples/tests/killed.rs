@@ -105,6 +105,7 @@ impl Lab {
     fn start_mortal(&mut self, moment: Option<usize>, at_start: bool) -> Result<()> {
         let mortal = programs::example("mortal")?;
         let mut command = command(&self.node, &mortal, self.announcer);
+        command.env("MORTAL_UNAWARE", "1");
         fs::write(&self.node.files().agent_log, "").unwrap();
         if let Some(moment) = moment {
             command.env("MORTAL_MOMENT", moment.to_string());

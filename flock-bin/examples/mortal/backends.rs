@@ -19,6 +19,7 @@ use flock_core::name::InterfaceName;
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
 use ipnet::IpNet;
 
 use crate::fate::Fate;
@@ -167,6 +168,9 @@ impl<T: PodSource + ?Sized> PodSource for Mortal<T> {
     }
 
     fn changes(&self) -> BoxStream<'static, PodChange> {
+        if self.fate.unaware {
+            return stream::pending().boxed();
+        }
         self.inner.changes()
     }
 }

@@ -20,6 +20,9 @@ pub(crate) struct Fate {
     quiet: bool,
     /// Whether disturbances of the node are kept from the agent.
     pub(crate) deaf: bool,
+    /// Whether changes of pods are kept from the agent: what it does of them comes in between
+    /// the moments of anything else.
+    pub(crate) unaware: bool,
     next: Mutex<usize>,
 }
 
@@ -37,6 +40,7 @@ impl Fate {
             at,
             quiet: env::var_os("MORTAL_QUIET").is_some(),
             deaf: env::var_os("MORTAL_DEAF").is_some(),
+            unaware: env::var_os("MORTAL_UNAWARE").is_some(),
             next: Mutex::new(0),
         })
     }

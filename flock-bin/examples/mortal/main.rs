@@ -7,6 +7,7 @@
 //! | `MORTAL_TRIGGER` | a file: moments are counted once it is there; from the start where this is not set |
 //! | `MORTAL_MOMENT` | at which moment to die, the first is 0; at none where this is not set |
 //! | `MORTAL_DEAF` | set: what others change on the node is not noticed, and stays as it is |
+//! | `MORTAL_UNAWARE` | set: changes of pods are not told: what follows from them has no place in the order of moments |
 //! | `MORTAL_QUIET` | set: only the moment of death is written |
 //!
 //! A moment is just before a call of one of the five backends, just after one, or

@@ -160,6 +160,7 @@ async fn a_failure_in_the_middle_stops_nothing_and_is_named() {
                 let error = cni::Error::from(HandlerError::Gc { deleted, left });
                 let expected = format!("GC deleted 2 attachments and could not delete 1: {}: ", key(pod));
                 assert!(error.msg.starts_with(&expected), "{}", error.msg);
+                assert!(error.details.contains("by the next GC, or with DEL"), "{}", error.details);
                 named += 1;
             }
             Err(other) => panic!("{call}: {other}"),
