@@ -100,32 +100,38 @@ impl Bgp {
             export
         });
         let mut bgp = Self { router_id: spec.router_id, maximum_paths, export, ..Self::new(spec.asn) };
-        for entry in &spec.peers {
-            match entry::read(entry, spec.asn).and_then(|peer| bgp.admit(peer, cidrs)) {
-                Ok(peer) => bgp.peers.push(peer),
-                Err(problems) => bgp.refused.push(RefusedPeer::new(entry.clone(), problems)),
-            }
+        let read = spec.peers.iter().map(|entry| {
+            let peer = entry::read(entry, spec.asn).and_then(|peer| outside(peer, cidrs));
+            (entry, peer)
+        });
+        let read: Vec<_> = read.collect();
+        // Of those that can't be beside each other the first stays; why the others don't is said of
+        // all that stay, so that the order of the manifest does not matter for it.
+        let mut stays = Vec::new();
+        for (_, peer) in &read {
+            let peer = peer.as_ref().ok().filter(|peer| bgp.conflicts(peer).is_empty());
+            stays.push(peer.is_some());
+            bgp.peers.extend(peer.cloned());
+        }
+        for ((entry, peer), _) in read.into_iter().zip(stays).filter(|(_, stays)| !stays) {
+            let problems = peer.map_or_else(|problems| problems, |peer| bgp.conflicts(&peer));
+            bgp.refused.push(RefusedPeer::new(entry.clone(), problems));
         }
         bgp.peers.sort_by(|one, other| one.name.cmp(&other.name));
         bgp
     }
 
-    /// Whether a valid peer can be one beside those that are there already.
-    fn admit(&self, peer: Peer, cidrs: NodeCidrs) -> Result<Peer, Vec<String>> {
+    /// Why a valid peer can't be one beside those that are there; nothing if it can.
+    fn conflicts(&self, peer: &Peer) -> Vec<String> {
         let mut problems = Vec::new();
         if self.peers.iter().any(|other| other.name == peer.name) {
-            problems.push(format!("name is {}, which a peer before it has", excerpt::quoted(&peer.name)));
+            problems.push(format!("name is {}, which another peer has", excerpt::quoted(&peer.name)));
         }
         if let Some(other) = self.peers.iter().find(|other| other.neighbor == peer.neighbor) {
             let field = if peer.neighbor.address().is_some() { "address" } else { "interface" };
             problems.push(format!("{field} is {}, which the peer {} has", peer.neighbor, other.name));
         }
-        if let Some(address) = peer.neighbor.address()
-            && let Some(own) = cidrs.iter().find(|cidr| cidr.contains(&address))
-        {
-            problems.push(format!("address is {address}, which is in this node's prefix {own}"));
-        }
-        if problems.is_empty() { Ok(peer) } else { Err(problems) }
+        problems
     }
 
     /// The peers that sessions can be tried with.
@@ -163,6 +169,17 @@ impl Bgp {
             self.peers.push(peer);
         }
         self
+    }
+}
+
+/// A peer that is none of the node's own pods.
+fn outside(peer: Peer, cidrs: NodeCidrs) -> Result<Peer, Vec<String>> {
+    let of_the_node = |address| cidrs.iter().find(|cidr| cidr.contains(&address)).map(|own| (address, own));
+    match peer.neighbor.address().and_then(of_the_node) {
+        Some((address, own)) => {
+            Err(vec![format!("address is {address}, which is in this node's prefix {own}")])
+        }
+        None => Ok(peer),
     }
 }
 

@@ -175,3 +175,21 @@ fn a_list_of_prefixes_has_an_end() {
     let error = NodeConfig::from_yaml(&text, "x").unwrap_err().to_string();
     assert!(error.contains("spec.staticPrefixes has 257 prefixes, expected at most 256"), "{error}");
 }
+
+/// Also where one that stays comes after one that does not, for a reason of its own or for another.
+#[test]
+fn why_a_peer_is_refused_does_not_depend_on_the_order_of_the_manifest() {
+    let peer = |name: &str, address: &str| format!("{{name: {name}, address: '{address}', asn: 64500}}");
+    for (peers, stay, refused) in [
+        ([("tor2", "10.0.1.7"), ("tor2", "2001:db8:ffff::1"), ("tor1", "192.0.2.254")], 2, 1),
+        ([("a", "192.0.2.254"), ("w", "192.0.2.254"), ("w", "2001:db8:ffff::1")], 2, 1),
+        ([("a", "192.0.2.254"), ("a", "192.0.2.254"), ("a", "192.0.2.254")], 1, 2),
+    ] {
+        let list = peers.map(|(name, address)| peer(name, address)).join(", ");
+        let text = format!("{}    peers: [{list}]\n", FULL.split("    peers:").next().unwrap());
+        let config = NodeConfig::from_yaml(&text, "x").unwrap();
+        let bgp = config.bgp.as_ref().unwrap();
+        assert_eq!((bgp.peers.len(), bgp.refused.len()), (stay, refused), "{bgp:?}");
+        assert_eq!(NodeConfig::from_manifest(&Manifest::from(&config)).unwrap(), config);
+    }
+}

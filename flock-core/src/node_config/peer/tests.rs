@@ -315,7 +315,7 @@ fn of_two_with_one_name_or_neighbor_the_first_stays() {
     let second = |more: Value| entry(more);
     let first = entry(json!({}));
     for (more, expected) in [
-        (json!({"address": "192.0.2.254"}), "name is \"tor\", which a peer before it has"),
+        (json!({"address": "192.0.2.254"}), "name is \"tor\", which another peer has"),
         (json!({"name": "b"}), "address is 2001:db8:ffff::1, which the peer tor has"),
     ] {
         let read = bgp(&[first.clone(), second(more)]);
