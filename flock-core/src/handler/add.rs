@@ -103,7 +103,6 @@ impl Handler {
             boot_id: self.settings.boot_id.clone(),
             created_ms: self.backends.clock.unix_ms(),
         };
-        self.find_readiness(&attachment).await;
         match self.commit(&mut attachment).await {
             Ok(()) => Ok(attachment),
             Err(error) => {
@@ -157,6 +156,8 @@ impl Handler {
     /// From the pending record to the committed one.
     async fn commit(&self, attachment: &mut Attachment) -> Result<(), HandlerError> {
         self.backends.store.put(attachment).await?;
+        // Not before there is a record: of what has none, what was found is forgotten.
+        self.find_readiness(attachment).await;
         match self.backends.dataplane.attach(attachment).await {
             Err(DataplaneError::HostInterfaceTaken { .. }) => {
                 self.attach_under_second_name(attachment).await?;

@@ -10,8 +10,9 @@ use flock_core::cni::{Call, Operation, RawCall, Verb};
 use flock_core::dataplane::{DataplaneError, MockDataplane};
 use flock_core::handler::{Backends, Handler, HandlerError, Settings};
 use flock_core::ipam::MockIpam;
+use flock_core::name::PodKey;
 use flock_core::node_config::NodeConfig;
-use flock_core::pods::MockPodSource;
+use flock_core::pods::{MockPodSource, PodInfo};
 use flock_core::store::MockStore;
 use mockall::Sequence;
 use mockall::predicate::function;
@@ -119,6 +120,27 @@ async fn add_holds_then_records_then_builds_then_commits_then_announces() {
 
     let result = mocks.handler().add(&call(Verb::Add, ANYCAST), deadline()).await.unwrap();
     assert_eq!(result.ips[0].address.to_string(), "2001:db8:1::1/128");
+}
+
+/// What is found of a pod that has no record is forgotten at the next change of any pod; and nobody
+/// may tell of that pod again.
+#[tokio::test]
+async fn readiness_is_found_once_there_is_a_record() {
+    let (mut mocks, mut order) = (Mocks::default(), Sequence::new());
+    let step = &mut order;
+    mocks.dataplane.expect_identify().returning(|_| Ok(netns()));
+    mocks.store.expect_get().returning(|_| Ok(None));
+    mocks.ipam.expect_allocate().returning(|_, _| Ok(addresses()));
+    mocks.store.expect_put().times(1).in_sequence(step).returning(|_| Ok(()));
+    mocks.pods.expect_pod().times(1).in_sequence(step).returning(|_, _| Ok(PodInfo::default()));
+    mocks.dataplane.expect_attach().times(1).in_sequence(step).returning(|_| Ok(()));
+    mocks.store.expect_put().times(1).in_sequence(step).returning(|_| Ok(()));
+    mocks.store.expect_list().returning(|| Ok(Vec::new()));
+    mocks.dataplane.expect_set_anycast().returning(|_| Ok(()));
+    mocks.announcer.expect_sync().returning(|_| Ok(()));
+    let mut call = call(Verb::Add, ANYCAST);
+    call.args.pod = Some(PodKey::new("default", "web").unwrap());
+    mocks.handler().add(&call, deadline()).await.unwrap();
 }
 
 #[tokio::test]
