@@ -126,7 +126,9 @@ impl NodeConfig {
     /// Reads a manifest in YAML or JSON, as it would be applied to a cluster.
     /// `origin` (a file name) appears in errors.
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, NodeConfigError> {
-        let manifest: Manifest = serde_saphyr::from_str(text).map_err(|error| NodeConfigError {
+        // As JSON first: it may have characters that YAML has no place for.
+        let manifest = serde_json::from_str::<Manifest>(text).or_else(|_| serde_saphyr::from_str(text));
+        let manifest = manifest.map_err(|error| NodeConfigError {
             what: origin.to_owned(),
             problems: vec![format!("is not a {KIND} manifest: {}", excerpt::line(error.without_snippet()))],
         })?;

@@ -193,3 +193,16 @@ fn why_a_peer_is_refused_does_not_depend_on_the_order_of_the_manifest() {
         assert_eq!(NodeConfig::from_manifest(&Manifest::from(&config)).unwrap(), config);
     }
 }
+
+/// What an agent has written down of a NodeConfig is JSON, and a refused entry is in it as it was:
+/// YAML has no place for some characters that JSON has.
+#[test]
+fn json_is_read_as_json() {
+    let peer = r#"{"name": "tor\u007f", "address": "192.0.2.254", "asn": 64500}"#;
+    let text = format!("{}    peers: [{peer}]\n", FULL.split("    peers:").next().unwrap());
+    let config = NodeConfig::from_yaml(&text, "x").unwrap();
+    assert_eq!(config.bgp.as_ref().unwrap().refused.len(), 1);
+    let json = serde_json::to_string(&Manifest::from(&config)).unwrap();
+    assert!(json.contains('\u{7f}'), "{json}");
+    assert_eq!(NodeConfig::from_yaml(&json, "x").unwrap(), config);
+}
