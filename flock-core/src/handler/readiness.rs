@@ -6,21 +6,24 @@ use std::pin::pin;
 use std::sync::{MutexGuard, PoisonError};
 
 use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant, sleep};
 
 use crate::attachment::{Attachment, AttachmentKey};
 use crate::handler::anycast::{ready_in_kernel, servers_of};
 use crate::handler::{Change, Handler, HandlerError};
 use crate::name::PodKey;
-use crate::pods::{PodChange, PodRef, PodState, PodUid};
+use crate::pods::{PodChange, PodError, PodRef, PodState, PodUid};
 
 /// What is known of the pods' readiness.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
     /// What the pod source has told last of each pod.
     told: BTreeMap<PodKey, (Option<PodUid>, PodState)>,
-    /// Of attachments whose pods it has told nothing of yet: what was found when they were made
-    /// or taken up.
+    /// Of attachments whose pods it has told nothing of yet: what it answered when it was asked, or
+    /// what was taken for true as long as it gave no answer.
     found: BTreeMap<AttachmentKey, bool>,
+    /// Those of them that it has still to answer for.
+    unanswered: BTreeSet<AttachmentKey>,
 }
 
 impl Readiness {
@@ -40,8 +43,14 @@ impl Readiness {
         self.told.extend(changes.into_iter().map(|PodChange { pod, uid, state }| (pod, (uid, state))));
     }
 
-    pub(super) fn find(&mut self, key: AttachmentKey, ready: bool) {
-        self.found.insert(key, ready);
+    /// Takes what the pod source answers, or `otherwise` until it does.
+    fn find(&mut self, key: AttachmentKey, answer: Option<bool>, otherwise: bool) {
+        if answer.is_some() {
+            self.unanswered.remove(&key);
+        } else {
+            self.unanswered.insert(key.clone());
+        }
+        self.found.insert(key, answer.unwrap_or(otherwise));
     }
 
     /// Forgets pods that are gone, and attachments that are gone, given those that are there.
@@ -50,6 +59,9 @@ impl Readiness {
             *state != PodState::Terminating || records.iter().any(|record| record.pod.as_ref() == Some(pod))
         });
         self.found.retain(|key, _| records.iter().any(|record| record.key == *key));
+        let untold =
+            |record: &Attachment| !record.pod.as_ref().is_some_and(|pod| self.told.contains_key(pod));
+        self.unanswered.retain(|key| records.iter().any(|record| record.key == *key && untold(record)));
     }
 }
 
@@ -62,13 +74,22 @@ impl Handler {
     /// Follows the readiness of the node's pods until `shutdown` is ready: an anycast address is
     /// announced while at least one pod that serves it is ready, and withdrawn when the last one
     /// is not, or terminates, or is gone.
+    ///
+    /// A source that could not be asked at the start is asked again, each
+    /// [`retry_delay`](super::Settings::retry_delay): it tells of the pods that are there, and not of
+    /// one that has gone while nobody listened.
     pub async fn run_readiness(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut changes = self.backends.pods.changes();
         loop {
+            let unanswered = !self.readiness().unanswered.is_empty();
             let first = tokio::select! {
                 () = &mut shutdown => return,
                 change = changes.next() => change,
+                () = sleep(self.settings.retry_delay), if unanswered => {
+                    self.follow(Vec::new()).await;
+                    continue;
+                }
             };
             let Some(first) = first else {
                 tracing::error!("the pod source tells nothing any more; readiness stays as it is");
@@ -94,9 +115,13 @@ impl Handler {
                 return self.tell(untold, Change::Gain).await;
             }
         };
+        let answers = self.ask_again(&records).await;
         let before = self.ready_servers(&records);
         {
             let mut readiness = self.readiness();
+            for (key, ready) in answers {
+                readiness.find(key, Some(ready), ready);
+            }
             readiness.tell(told);
             readiness.forget(&records);
         }
@@ -124,27 +149,49 @@ impl Handler {
 
     /// Takes up the readiness of an attachment that is being made.
     pub(super) async fn find_readiness(&self, attachment: &Attachment) {
-        let Some(pod) = attachment.pod.clone().filter(|_| !attachment.anycast.is_empty()) else { return };
-        let wanted = PodRef { key: pod, uid: attachment.pod_uid.clone() };
-        // Whoever does not know the pod now tells of it later.
-        let known = self.backends.pods.pod(&wanted, self.backends.clock.now()).await;
-        let ready = known.is_ok_and(|pod| pod.state == PodState::Ready);
-        self.readiness().find(attachment.key.clone(), ready);
+        if attachment.anycast.is_empty() {
+            return;
+        }
+        let answer = self.ask(attachment).await;
+        self.readiness().find(attachment.key.clone(), answer, false);
     }
 
-    /// Takes up the readiness of all attachments as the kernel shows it: the pod source may be
-    /// away, and what is announced stays until somebody says that it should not.
+    /// Takes up the readiness of all attachments as the pod source says. Where that is away, as
+    /// the kernel shows it: what is announced stays until somebody says that it should not.
     pub(super) async fn recall_readiness(&self, records: &[Attachment]) -> Result<(), HandlerError> {
         if servers_of(records).next().is_none() {
             return Ok(());
         }
         let announced = self.backends.dataplane.announced_anycast().await?;
-        let ready = ready_in_kernel(records, &announced);
-        let mut readiness = self.readiness();
+        let in_kernel = ready_in_kernel(records, &announced);
         for server in servers_of(records) {
-            readiness.find(server.key.clone(), ready.contains(&server.key));
+            let answer = self.ask(server).await;
+            self.readiness().find(server.key.clone(), answer, in_kernel.contains(&server.key));
         }
         Ok(())
+    }
+
+    /// What the pod source says by now of those that it gave no answer for.
+    async fn ask_again(&self, records: &[Attachment]) -> Vec<(AttachmentKey, bool)> {
+        let unanswered = self.readiness().unanswered.clone();
+        let mut answers = Vec::new();
+        for server in servers_of(records).filter(|server| unanswered.contains(&server.key)) {
+            answers.extend(self.ask(server).await.map(|ready| (server.key.clone(), ready)));
+        }
+        answers
+    }
+
+    /// Whether the pod of `attachment` is ready, if the pod source can say so now.
+    async fn ask(&self, attachment: &Attachment) -> Option<bool> {
+        // Nobody knows more of one that belongs to no pod.
+        let Some(key) = attachment.pod.clone() else { return Some(true) };
+        let wanted = PodRef { key, uid: attachment.pod_uid.clone() };
+        // Not the backend's clock: this is no time that anybody looks at, but a wait of none.
+        match self.backends.pods.pod(&wanted, Instant::now().into_std()).await {
+            Ok(pod) => Some(pod.state == PodState::Ready),
+            Err(PodError::NotFound { .. }) => Some(false),
+            Err(_) => None,
+        }
     }
 
     pub(super) fn readiness(&self) -> MutexGuard<'_, Readiness> {

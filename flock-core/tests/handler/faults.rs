@@ -36,6 +36,8 @@ pub(crate) struct Faults {
     log: Mutex<Vec<&'static str>>,
     /// Links whose removal always fails, and that of all others in the same call.
     irremovable: Mutex<Vec<Link>>,
+    /// Whether the pod source is away.
+    no_pods: AtomicBool,
     /// Held, it holds up every `attach` before it does anything.
     pub(crate) attaching: tokio::sync::Mutex<()>,
     /// To attach this one takes the kernel so long.
@@ -57,6 +59,11 @@ impl Faults {
     /// From now on every call that is to remove `link` fails.
     pub(crate) fn refuse_to_remove(&self, link: Link) {
         self.irremovable.lock().unwrap().push(link);
+    }
+
+    /// From now on the pod source is away, or there again.
+    pub(crate) fn have_no_pods(&self, away: bool) {
+        self.no_pods.store(away, Ordering::Relaxed);
     }
 
     fn refuses(&self, links: &[Link]) -> bool {
@@ -322,7 +329,7 @@ impl<T: RouteAnnouncer> RouteAnnouncer for Faulty<T> {
 #[async_trait]
 impl<T: PodSource> PodSource for Faulty<T> {
     async fn pod(&self, wanted: &PodRef, deadline: Instant) -> Result<PodInfo, PodError> {
-        if self.faults.turn("pods.pod").await {
+        if self.faults.turn("pods.pod").await || self.faults.no_pods.load(Ordering::Relaxed) {
             return Err(PodError::Backend(INJECTED.into()));
         }
         self.faults.after(self.inner.pod(wanted, deadline)).await

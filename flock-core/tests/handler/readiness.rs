@@ -8,12 +8,14 @@ use std::time::Duration;
 use flock_core::announcer::Announcements;
 use flock_core::attachment::AttachmentKey;
 use flock_core::cni::Verb;
+use flock_core::dataplane::Dataplane;
+use flock_core::handler::Settings;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::{PodInfo, PodState};
 use flock_core::store::Store;
 
 use crate::faults::Faults;
-use crate::node::{NODE_CONFIG, Node, World, call, key, pod_key};
+use crate::node::{NODE_CONFIG, Node, World, call, key, pod_key, settings};
 
 const SERVED: &str = "2001:db8:a::1";
 
@@ -32,6 +34,15 @@ async fn followed(node: &Node, test: impl Future<Output = ()>) {
         () = node.handler.run_readiness(std::future::pending()) => unreachable!("it never ends"),
         () = test => {}
     }
+}
+
+/// An agent that starts again beside a pod source that may be away, which it asks often.
+async fn restarted(world: &World, away: bool) -> Node {
+    let settings = Settings { retry_delay: Duration::from_millis(10), ..settings() };
+    let node = world.node_with(Faults::failing([]), NODE_CONFIG, settings);
+    node.faults.have_no_pods(away);
+    node.recover().await.unwrap();
+    node
 }
 
 fn announced(world: &World) -> Announcements {
@@ -127,26 +138,47 @@ async fn the_kernel_comes_first_both_ways() {
 async fn what_the_kernel_announces_stays_until_somebody_says_otherwise() {
     let world = World::new();
     world.pods.set_state(&pod_key(2), PodState::NotReady);
-    drop(serving(&world, &[1]).await);
-    let other = [("anycast", "198.51.100.1")];
-    let node = world.node(Faults::failing([]));
-    node.recover().await.unwrap();
-    node.add(2, &other).await.unwrap();
-    let (kernel, told) = (reached(&world), announced(&world));
-    assert_eq!((told.anycast.len(), told.standby.len()), (1, 1));
-    for pod in [1, 2] {
-        world.pods.remove(&pod_key(pod));
-    }
-    drop(node);
-    let node = world.node(Faults::failing([]));
-    node.recover().await.unwrap();
-    assert_eq!((reached(&world), announced(&world)), (kernel, told));
+    drop(serving(&world, &[1, 2]).await);
+    until_served_by(&world, &[1], &[]).await;
+    world.pods.set_state(&pod_key(1), PodState::NotReady);
+    world.pods.set_state(&pod_key(2), PodState::Ready);
+    let node = restarted(&world, true).await;
+    until_served_by(&world, &[1], &[]).await;
     followed(&node, async {
-        // A source that has its list again tells of what is there.
-        world.pods.insert(pod_key(1), PodInfo { state: PodState::NotReady, ..PodInfo::default() });
-        until_served_by(&world, &[], &[1]).await;
+        node.faults.have_no_pods(false);
+        // It tells of nothing, since nothing changes, and is asked.
+        until_served_by(&world, &[2], &[]).await;
     })
     .await;
+}
+
+/// Nobody tells of what went while nobody listened.
+#[tokio::test]
+async fn a_pod_that_has_gone_while_no_agent_ran_serves_no_longer() {
+    for away in [false, true] {
+        let world = World::new();
+        drop(serving(&world, &[1, 2]).await);
+        world.pods.remove(&pod_key(1));
+        let node = restarted(&world, away).await;
+        if away {
+            until_served_by(&world, &[1, 2], &[]).await;
+        }
+        followed(&node, async {
+            node.faults.have_no_pods(false);
+            until_served_by(&world, &[2], &[]).await;
+        })
+        .await;
+    }
+}
+
+/// The kernel's routes say nothing where somebody has removed them.
+#[tokio::test]
+async fn pods_that_are_ready_serve_again_after_their_routes_were_flushed() {
+    let world = World::new();
+    drop(serving(&world, &[1]).await);
+    world.dataplane.set_anycast(&[]).await.unwrap();
+    let _node = restarted(&world, false).await;
+    until_served_by(&world, &[1], &[]).await;
 }
 
 /// A StatefulSet's pod is made again under its name, while the old one still has its attachment.
