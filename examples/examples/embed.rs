@@ -158,6 +158,7 @@ spec: {cidr6: '2001:db8:1::/64', cidr4: 10.0.1.0/24}",
     )?;
     let handler = Handler::new(backends, config, Settings::new("this boot"));
     handler.recover(&[]).await?;
+    handler.publish().await?;
 
     // What a container runtime says, in the order in which it says it.
     for verb in [Verb::Add, Verb::Add, Verb::Check, Verb::Del, Verb::Del] {

@@ -222,6 +222,7 @@ async fn start(
         let handler = recovered(options, config, supply.pods(), wrap, metrics, bird).await?;
         service.recovered(Arc::clone(&handler));
         replay(&handler, options, metrics).await?;
+        handler.publish().await?;
         Ok(handler)
     };
     match (started.await, supply) {

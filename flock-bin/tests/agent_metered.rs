@@ -274,6 +274,7 @@ impl Node {
         );
         let handler = Handler::new(metered(backends, &metrics), config.unwrap(), Settings::new("boot-1"));
         handler.recover(&[]).await.unwrap();
+        handler.publish().await.unwrap();
         let handler = Arc::new(handler);
         let service = MeteredService::new(Arc::clone(&handler) as _, &metrics);
         Self { metrics, dataplane, handler, service }

@@ -137,8 +137,8 @@ impl Settings {
 /// Carries out the verbs. Cheap to share behind an `Arc`.
 ///
 /// [`recover`](Self::recover) comes first, once, and [`replay`](Self::replay) of what was
-/// queued where that is done, beside which there may be [`del`](Self::del) already; then
-/// [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and
+/// queued where that is done, beside which there may be [`del`](Self::del) already, and
+/// [`publish`](Self::publish); then [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and
 /// [`status`](Self::status) in any order and concurrency, with [`run_reaper`](Self::run_reaper),
 /// [`run_collector`](Self::run_collector), [`run_keeper`](Self::run_keeper) and
 /// [`run_readiness`](Self::run_readiness) going on beside them.
@@ -191,7 +191,7 @@ impl Handler {
             reaper_wakes: Notify::new(),
             queued: Mutex::default(),
             reaping: tokio::sync::Mutex::new(()),
-            announcing: tokio::sync::Mutex::new(Announced { something }),
+            announcing: tokio::sync::Mutex::new(Announced { something, published: false }),
             configuring: tokio::sync::Mutex::new(()),
             due: Due::default(),
             unannounced: Mutex::default(),
@@ -278,6 +278,10 @@ impl Handler {
         routes: &[AnycastRoute],
         announced: &mut Announced,
     ) -> Result<(), HandlerError> {
+        // Nobody is sent here before the node is ready for pods.
+        if !announced.published {
+            return Ok(());
+        }
         let node = self.node();
         // A node that never had BGP needs no speaker; one that has lost it must fall silent.
         if node.config.bgp.is_none() && !announced.something {
@@ -357,6 +361,8 @@ struct Unsettled {
 struct Announced {
     /// Whether there may have been anything so far.
     something: bool,
+    /// Whether the start of this agent is over. Until then, what an earlier one has announced stays.
+    published: bool,
 }
 
 /// What happens to the anycast addresses of this node: a route is there before its

@@ -58,6 +58,7 @@
 //! )?;
 //! let handler = Handler::new(backends, config, Settings::new("this boot"));
 //! handler.recover(&[]).await?;
+//! handler.publish().await?;
 //!
 //! // What a container runtime says: environment variables and standard input.
 //! let said = RawCall {

@@ -64,6 +64,7 @@ impl World {
         };
         let handler = Handler::new(backends, config(), Settings::new(BOOT));
         handler.recover(&[]).await.unwrap();
+        handler.publish().await.unwrap();
         let prefixes = ["2001:db8:1::/64", "10.0.1.0/24", "2001:db8:a::53/128"];
         let spoken = Spoken {
             prefixes: prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect(),

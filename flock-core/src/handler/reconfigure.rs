@@ -50,9 +50,12 @@ impl Handler {
         Ok(())
     }
 
-    /// Tells the kernel and the network what the node has.
-    pub(super) async fn publish(&self) -> Result<(), HandlerError> {
+    /// Tells the kernel and the network what the node has: the last step of the start, when
+    /// nothing but this is left to be done before pods are served. What an earlier agent has
+    /// announced stays announced until then. Can be repeated.
+    pub async fn publish(&self) -> Result<(), HandlerError> {
         self.backends.dataplane.set_summaries(&self.summaries()).await?;
+        self.announcing.lock().await.published = true;
         self.announce(Change::Gain).await;
         Ok(())
     }

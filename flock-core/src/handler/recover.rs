@@ -31,7 +31,7 @@ impl Handler {
     /// Prepares the node, reads the records and makes the kernel agree with them:
     /// committed attachments are verified and mended, all others are taken away, links
     /// that no record knows are removed, and so are routes and neighbour entries that are
-    /// nobody's. Then summaries and announcements.
+    /// nobody's. The network is told nothing yet, see [`publish`](Self::publish).
     ///
     /// `unreadable` are attachments whose record was there and could not be read
     /// ([`FileStore::unreadable`](crate::store::FileStore::unreadable)). Their pods are running: a link of
@@ -52,7 +52,6 @@ impl Handler {
         recovery.undone = undone;
         self.remove_orphans(&mut recovery).await?;
         self.remove_strays().await?;
-        self.publish().await?;
         Ok(recovery)
     }
 

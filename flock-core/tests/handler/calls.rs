@@ -44,6 +44,7 @@ async fn requests_for_one_attachment_are_serialised_and_others_do_not_wait() {
     let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
     let handler = Handler::new(backends, config, Settings::new("boot-1"));
     handler.recover(&[]).await.unwrap();
+    handler.publish().await.unwrap();
     pods.insert(pod_key(2), PodInfo::default());
     let waits_for_its_pod = call(Verb::Add, 1, &[]);
     let (del, other) = (call(Verb::Del, 1, &[]), call(Verb::Add, 2, &[]));

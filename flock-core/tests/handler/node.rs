@@ -149,8 +149,11 @@ impl Node {
         self.handler.gc(&gc_call("flock", Some(valid))).await
     }
 
+    /// All of the start of an agent that finds no queue.
     pub(crate) async fn recover(&self) -> Result<Recovery, HandlerError> {
-        self.handler.recover(&[]).await
+        let recovery = self.handler.recover(&[]).await?;
+        self.handler.publish().await?;
+        Ok(recovery)
     }
 
     /// Deletes every pod and lets the reaper finish, with nothing failing any more.

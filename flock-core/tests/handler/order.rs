@@ -28,6 +28,14 @@ struct Mocks {
 }
 
 impl Mocks {
+    /// Expects what the start of an agent ends with.
+    fn expect_publish(&mut self, step: &mut Sequence) {
+        self.dataplane.expect_set_summaries().times(1).in_sequence(step).returning(|_| Ok(()));
+        self.store.expect_list().times(1).in_sequence(step).returning(|| Ok(Vec::new()));
+        self.dataplane.expect_set_anycast().times(1).in_sequence(step).returning(|_| Ok(()));
+        self.announcer.expect_sync().times(1).in_sequence(step).returning(|_| Ok(()));
+    }
+
     fn handler(self) -> Handler {
         let config = NodeConfig::from_yaml(
             "{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {name: host001}, \
@@ -106,6 +114,7 @@ const ANYCAST: &str = r#""flock.fritzlab.net/anycast":"2001:db8:a::1""#;
 async fn add_holds_then_records_then_builds_then_commits_then_announces() {
     let (mut mocks, mut order) = (Mocks::default(), Sequence::new());
     let step = &mut order;
+    mocks.expect_publish(step);
     mocks.dataplane.expect_identify().times(1).in_sequence(step).returning(|_| Ok(netns()));
     mocks.store.expect_get().times(1).in_sequence(step).returning(|_| Ok(None));
     mocks.ipam.expect_allocate().times(1).in_sequence(step).returning(|_, _| Ok(addresses()));
@@ -118,7 +127,9 @@ async fn add_holds_then_records_then_builds_then_commits_then_announces() {
     mocks.dataplane.expect_set_anycast().times(1).in_sequence(step).returning(|_| Ok(()));
     mocks.announcer.expect_sync().times(1).in_sequence(step).returning(|_| Ok(()));
 
-    let result = mocks.handler().add(&call(Verb::Add, ANYCAST), deadline()).await.unwrap();
+    let handler = mocks.handler();
+    handler.publish().await.unwrap();
+    let result = handler.add(&call(Verb::Add, ANYCAST), deadline()).await.unwrap();
     assert_eq!(result.ips[0].address.to_string(), "2001:db8:1::1/128");
 }
 
@@ -169,6 +180,7 @@ async fn a_failed_attach_is_taken_away_in_reverse_before_add_answers() {
 async fn del_withdraws_before_it_detaches_and_leaves_the_link_to_the_reaper() {
     let (mut mocks, mut order) = (Mocks::default(), Sequence::new());
     let step = &mut order;
+    mocks.expect_publish(step);
     mocks.dataplane.expect_identify().returning(|_| Ok(netns()));
     let record = Arc::new(std::sync::Mutex::new(None::<Attachment>));
     let (kept, read) = (Arc::clone(&record), Arc::clone(&record));
@@ -200,6 +212,7 @@ async fn del_withdraws_before_it_detaches_and_leaves_the_link_to_the_reaper() {
     mocks.ipam.expect_release().times(1).in_sequence(step).returning(|_| Ok(()));
 
     let handler = mocks.handler();
+    handler.publish().await.unwrap();
     handler.add(&call(Verb::Add, ANYCAST), deadline()).await.unwrap();
     handler.del(&call(Verb::Del, "")).await.unwrap();
     assert_eq!(handler.reap().await, 0);

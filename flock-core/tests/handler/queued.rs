@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flock_core::attachment::AttachmentKey;
@@ -51,9 +52,38 @@ impl Queue {
 
 impl Node {
     async fn start(&self, queue: &Queue) -> Replay {
-        self.recover().await.unwrap();
-        self.handler.replay(&queue.queue).await.unwrap()
+        self.handler.recover(&[]).await.unwrap();
+        let replay = self.handler.replay(&queue.queue).await.unwrap();
+        self.handler.publish().await.unwrap();
+        replay
     }
+}
+
+/// Not even by a deletion that changes what is to be announced.
+#[tokio::test]
+async fn nothing_is_announced_before_the_queue_is_replayed() {
+    let (world, queue) = (World::new(), Queue::new());
+    let node = world.node(Faults::failing([]));
+    node.start(&queue).await;
+    let serving = ("anycast", "2001:db8:a::1");
+    node.add(1, &[serving, ("ipv4", "203.0.113.7")]).await.unwrap();
+    for pod in [2, 3] {
+        node.add(pod, &[serving]).await.unwrap();
+    }
+    drop(node);
+    queue.push(1);
+
+    let world = World { announcer: Arc::default(), ..world };
+    let node = world.node(Faults::failing([]));
+    node.handler.recover(&[]).await.unwrap();
+    assert_eq!(node.handler.replay(&queue.queue).await.unwrap().done, 1);
+    assert_eq!(node.handler.reap().await, 0);
+    node.del(2).await.unwrap();
+    assert_eq!(world.announcer.announced(), None);
+    node.handler.publish().await.unwrap();
+    let announced = world.announcer.announced().unwrap();
+    assert_eq!((announced.summaries.len(), announced.anycast.len()), (2, 1));
+    assert_eq!(announced.exceptions, BTreeSet::new());
 }
 
 #[tokio::test]

@@ -160,6 +160,7 @@ async fn a_running_pod_whose_record_is_unreadable_keeps_its_link_and_addresses()
 
     let second = world.node(Faults::failing([]));
     let recovery = second.handler.recover(&[key(1)]).await.unwrap();
+    second.handler.publish().await.unwrap();
     assert_eq!((recovery.salvaged, recovery.committed, recovery.orphans), (1, 2, 0));
     assert!(world.dataplane.is_attached(&key(1)));
     let other = second.add(3, &[]).await.unwrap();

@@ -56,6 +56,7 @@ impl Node {
         let config = NodeConfig::from_yaml(NODE_CONFIG, "test").unwrap();
         let handler = Handler::new(backends, config, Settings::new("boot-1"));
         handler.recover(&[]).await.unwrap();
+        handler.publish().await.unwrap();
         Self { lab, handler, store, clock }
     }
 

@@ -68,6 +68,7 @@ async fn the_routes_of_all_pods_are_back_soon() {
     }
     let handler = Handler::new(backends, config, Settings::new(records[0].boot_id.clone()));
     handler.recover(&[]).await.unwrap();
+    handler.publish().await.unwrap();
     let begun = Instant::now();
     lab.dataplane.check(&records).await.unwrap();
     println!("{pods} pods: all are compared with the kernel in {:.2?}", begun.elapsed());

@@ -190,6 +190,7 @@ async fn handler(config: NodeConfig) -> (Arc<Handler>, Arc<MemoryDataplane>) {
     };
     let handler = Handler::new(backends, config, Settings::new("boot-1"));
     handler.recover(&[]).await.unwrap();
+    handler.publish().await.unwrap();
     (Arc::new(handler), dataplane)
 }
 
