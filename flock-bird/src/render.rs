@@ -25,6 +25,8 @@
 //!   may be several hops away, as BIRD has it by default.
 //! - **What announcements carry** is set in an export filter of the peer's own, by the list that a
 //!   prefix is of where that makes a difference; peers with nothing to set share one filter.
+//! - **A node that is drained** marks what it announces (RFC 8326), then announces nothing: both by
+//!   the export filters, which BIRD changes without touching a session.
 //! - **An unnumbered peer** is a range of link-local addresses, from which BIRD makes a session when
 //!   one of them connects. Router advertisements let it find the node.
 //! - **Graceful restart** (RFC 4724): peers keep the node's routes while BIRD is replaced, and the

@@ -11,6 +11,7 @@ use std::{env, fs};
 
 use flock_bird::render::Renderer;
 use flock_core::announcer::Announcements;
+use flock_core::drain::DrainPhase;
 use flock_core::name::InterfaceName;
 use flock_core::node_config::{
     Attributes, Bfd, Community, Export, Family, GracefulRestart, Import, LargeCommunity, LimitAction,
@@ -127,7 +128,7 @@ fn bird_takes_every_golden_file() {
         assert!(output.status.success(), "{}: {said}", path.display());
         checked += 1;
     }
-    assert_eq!(checked, 15, "as many as there are golden files");
+    assert_eq!(checked, 17, "as many as there are golden files");
 }
 
 /// What each peer is like that has nothing but its address set.
@@ -227,6 +228,18 @@ fn what_announcements_carry() {
     let exceptions = ["2001:db8:9::7"].map(|address| address.parse().unwrap()).into();
     let announcements = with_anycast(with_peers(peers), &["2001:db8:a::53"]);
     assert_golden("export", &Announcements { export: general, exceptions, ..announcements });
+}
+
+/// Beside what is configured, in both phases.
+#[test]
+fn a_node_that_is_drained() {
+    let all = Attributes { local_preference: Some(50), prepend: Some(2), ..Attributes::default() };
+    let anycast = Attributes { communities: [Community(64512, 2)].into(), ..Attributes::default() };
+    let export = Export { all, anycast, ..Export::default() };
+    let peers = vec![tor(), peer("reflector", "192.0.2.254", 64512)];
+    let node = Announcements { export, ..with_anycast(with_peers(peers), &["2001:db8:a::53"]) };
+    assert_golden("drain-marked", &Announcements { drain: Some(DrainPhase::Marked), ..node.clone() });
+    assert_golden("drain-withdrawn", &Announcements { drain: Some(DrainPhase::Withdrawn), ..node });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use async_trait::async_trait;
 use ipnet::IpNet;
 
+use crate::drain::DrainPhase;
 use crate::node_config::{Bgp, Export, Peer};
 use crate::retry::Retry;
 
@@ -61,6 +62,8 @@ pub struct Announcements {
     /// Pods' own addresses outside the summaries, which are announced each by itself: they were
     /// given out before the node's prefixes changed.
     pub exceptions: BTreeSet<IpAddr>,
+    /// How far the node is drained: whether all of that is marked, or is told to nobody.
+    pub drain: Option<DrainPhase>,
 }
 
 impl Announcements {
@@ -77,6 +80,7 @@ impl Announcements {
             anycast: BTreeSet::new(),
             standby: BTreeSet::new(),
             exceptions: BTreeSet::new(),
+            drain: None,
         }
     }
 }

@@ -33,7 +33,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,7 @@ use crate::attachment::{Attachment, AttachmentKey, AttachmentState, NodeCidrs};
 use crate::clock::Clock;
 use crate::dataplane::{AnycastRoute, Dataplane, NodeFacts};
 use crate::deletions::QueuedDeletion;
+use crate::drain::DrainRecord;
 use crate::excerpt;
 use crate::ipam::{Ipam, Usage};
 use crate::locks::KeyedLocks;
@@ -57,6 +58,7 @@ mod anycast;
 mod check;
 mod collect;
 mod del;
+mod drain;
 mod due;
 mod error;
 mod gc;
@@ -80,6 +82,7 @@ pub use status::Status;
 
 pub(crate) use anycast::{anycast_routes, ready_in_kernel};
 use collect::Suspects;
+use drain::Drain;
 use due::{Due, Untold};
 use readiness::Readiness;
 
@@ -118,6 +121,9 @@ pub struct Settings {
     /// Whether an earlier agent may have announced something, so that a node without BGP must
     /// make sure that nothing is.
     pub announced_before: bool,
+    /// What the last agent has told of a drain ([`Handler::drain_record`]). Without it, or with one of
+    /// another boot, the node has announced nothing yet: a drain withdraws at once.
+    pub drain: Option<DrainRecord>,
 }
 
 impl Settings {
@@ -130,6 +136,7 @@ impl Settings {
             collect_grace: Duration::from_secs(60),
             summary_grace: Duration::from_secs(2),
             announced_before: false,
+            drain: None,
         }
     }
 }
@@ -140,8 +147,8 @@ impl Settings {
 /// queued where that is done, beside which there may be [`del`](Self::del) already, and
 /// [`publish`](Self::publish); then [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and
 /// [`status`](Self::status) in any order and concurrency, with [`run_reaper`](Self::run_reaper),
-/// [`run_collector`](Self::run_collector), [`run_keeper`](Self::run_keeper) and
-/// [`run_readiness`](Self::run_readiness) going on beside them.
+/// [`run_collector`](Self::run_collector), [`run_keeper`](Self::run_keeper),
+/// [`run_readiness`](Self::run_readiness) and [`run_drain`](Self::run_drain) going on beside them.
 pub struct Handler {
     backends: Backends,
     settings: Settings,
@@ -157,6 +164,9 @@ pub struct Handler {
     /// Held while the announced set is worked out and handed over, so that of two
     /// changes the later one is handed over last.
     announcing: tokio::sync::Mutex<Announced>,
+    /// Whether the start of this agent is over. Until then, what an earlier one has announced stays.
+    published: AtomicBool,
+    drain: Drain,
     /// Held while a configuration is put in force: of two the later one stays.
     configuring: tokio::sync::Mutex<()>,
     /// What is still to be announced.
@@ -182,6 +192,7 @@ impl Handler {
     /// Composes a handler for the node that `config` describes. Nothing is done yet.
     pub fn new(backends: Backends, config: NodeConfig, settings: Settings) -> Self {
         let something = settings.announced_before;
+        let drain = Drain::new(settings.drain.as_ref(), &settings.boot_id);
         Self {
             backends,
             settings,
@@ -191,7 +202,9 @@ impl Handler {
             reaper_wakes: Notify::new(),
             queued: Mutex::default(),
             reaping: tokio::sync::Mutex::new(()),
-            announcing: tokio::sync::Mutex::new(Announced { something, published: false }),
+            announcing: tokio::sync::Mutex::new(Announced { something }),
+            published: AtomicBool::new(false),
+            drain,
             configuring: tokio::sync::Mutex::new(()),
             due: Due::default(),
             unannounced: Mutex::default(),
@@ -217,6 +230,11 @@ impl Handler {
 
     fn set_node(&self, node: Node) {
         *self.node.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(node);
+        self.take_up_drain();
+    }
+
+    fn is_published(&self) -> bool {
+        self.published.load(Ordering::Acquire)
     }
 
     /// Makes the kernel's anycast routes and the announcements equal to what the
@@ -279,7 +297,7 @@ impl Handler {
         announced: &mut Announced,
     ) -> Result<(), HandlerError> {
         // Nobody is sent here before the node is ready for pods.
-        if !announced.published {
+        if !self.is_published() {
             return Ok(());
         }
         let node = self.node();
@@ -302,6 +320,7 @@ impl Handler {
             anycast: addresses(anycast),
             standby: addresses(standby),
             exceptions: exceptions(records, node.config.cidrs),
+            drain: self.drain_phase(),
         };
         Ok(self.backends.announcer.sync(&wanted).await?)
     }
@@ -361,8 +380,6 @@ struct Unsettled {
 struct Announced {
     /// Whether there may have been anything so far.
     something: bool,
-    /// Whether the start of this agent is over. Until then, what an earlier one has announced stays.
-    published: bool,
 }
 
 /// What happens to the anycast addresses of this node: a route is there before its

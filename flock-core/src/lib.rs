@@ -92,6 +92,7 @@ pub mod cni;
 pub mod dataplane;
 pub mod deletions;
 mod directory;
+pub mod drain;
 pub mod excerpt;
 pub mod frame;
 pub mod handler;

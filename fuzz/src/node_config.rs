@@ -52,6 +52,8 @@ impl Values<'_> {
             asn: self.number(),
             router_id: (have & 16 != 0).then(|| self.v4()),
             maximum_paths: (have & 64 != 0).then(|| self.byte().into()),
+            drain: self.byte() & 1 != 0,
+            drain_time: self.byte().checked_sub(128).map(|more| u32::from(more) * 1000),
             export: (have & 128 != 0).then(|| self.export()),
             peers: (0..self.byte() % 4).map(|_| self.peer()).collect(),
         });

@@ -1,12 +1,16 @@
 //! A peer as the templates see it.
 
 use flock_core::announcer::Announcements;
+use flock_core::drain::DrainPhase;
 use flock_core::node_config::{
-    Attributes, Bfd, Family, GracefulRestart, Import, Kind, LimitAction, Neighbor, Peer,
+    Attributes, Bfd, Community, Family, GracefulRestart, Import, Kind, LimitAction, Neighbor, Peer,
 };
 use serde::Serialize;
 
 use super::{dynamic_prefix, prefixes, protocol_name};
+
+/// How often the node's AS number stands in the path beyond what is configured while it is drained.
+const PREPENDED_BY_DRAIN: u8 = 3;
 
 /// It holds the password: no `Debug`.
 #[derive(Serialize)]
@@ -54,7 +58,9 @@ struct Channel {
     extended_next_hop: bool,
     import: String,
     limit: Option<Limit>,
-    export: bool,
+    export: String,
+    /// The name of the filter that sets what routes to this peer carry.
+    own_filter: Option<String>,
     /// What routes carry, by the list that they are of; at most one entry without a list.
     carried: Vec<Carried>,
 }
@@ -127,6 +133,7 @@ impl Channel {
     fn of(peer: &Peer, family: Family, wanted: &Announcements) -> Self {
         let version = family.version();
         let carried = carried(peer, family, wanted);
+        let own_filter = (!carried.is_empty()).then(|| format!("flock_to_{}_v{version}", peer.name));
         Self {
             name: peer.name.clone(),
             version,
@@ -145,7 +152,12 @@ impl Channel {
                     LimitAction::Warn => "warn",
                 },
             }),
-            export: !carried.is_empty(),
+            export: match (wanted.drain, &own_filter) {
+                (Some(DrainPhase::Withdrawn), _) => "none".to_owned(),
+                (_, Some(own)) => format!("filter '{own}'"),
+                (_, None) => format!("filter flock_to_peers{version}"),
+            },
+            own_filter,
             carried,
         }
     }
@@ -153,15 +165,19 @@ impl Channel {
 
 /// What announcements of a family to a peer carry: the same for all, or by the lists that there are.
 fn carried(peer: &Peer, family: Family, wanted: &Announcements) -> Vec<Carried> {
+    if wanted.drain == Some(DrainPhase::Withdrawn) {
+        return Vec::new();
+    }
     let internal = peer.asn == wanted.asn;
     let of = |kind| {
         let effective = wanted.export.effective(&peer.export, kind);
         // What is said of all peers means those that can have it.
-        Attributes {
+        let configured = Attributes {
             local_preference: effective.local_preference.filter(|_| internal),
             prepend: effective.prepend.filter(|times| !internal && *times > 0),
             ..effective
-        }
+        };
+        if wanted.drain.is_some() { marked(configured, internal) } else { configured }
     };
     let kinds: Vec<(Kind, Attributes)> = Kind::ALL
         .into_iter()
@@ -186,6 +202,21 @@ fn carried(peer: &Peer, family: Family, wanted: &Announcements) -> Vec<Carried> 
         prepended: vec![wanted.asn; attributes.prepend.unwrap_or_default().into()],
     });
     carried.collect()
+}
+
+/// What announcements of a node that is to go carry: GRACEFUL_SHUTDOWN, which routers that know it
+/// prefer to nothing (RFC 8326), and what makes others do the same. An internal peer gets the least
+/// LOCAL_PREF; an external one the greatest MED, which counts between nodes of one autonomous system,
+/// and a longer path, which counts between those of several.
+fn marked(configured: Attributes, internal: bool) -> Attributes {
+    let mut communities = configured.communities;
+    communities.insert(Community::GRACEFUL_SHUTDOWN);
+    let configured = Attributes { communities, ..configured };
+    if internal {
+        return Attributes { local_preference: Some(0), ..configured };
+    }
+    let prepend = configured.prepend.unwrap_or_default() + PREPENDED_BY_DRAIN;
+    Attributes { med: Some(u32::MAX), prepend: Some(prepend), ..configured }
 }
 
 /// What the list of a kind is called, without its family.

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 mod conformance;
+mod drain;
 mod graceful_restart;
 mod lab;
 mod observed;

@@ -1,6 +1,7 @@
 //! What follows from the node's configuration, at the start and at each change of it.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
 
@@ -55,7 +56,7 @@ impl Handler {
     /// announced stays announced until then. Can be repeated.
     pub async fn publish(&self) -> Result<(), HandlerError> {
         self.backends.dataplane.set_summaries(&self.summaries()).await?;
-        self.announcing.lock().await.published = true;
+        self.published.store(true, Ordering::Release);
         self.announce(Change::Gain).await;
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,12 @@ pub struct BgpSpec {
     /// Over how many paths the kernel shares traffic to what peers announce alike.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maximum_paths: Option<u32>,
+    /// Whether the node is drained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
+    /// After how many seconds of a drain announcements are withdrawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_time: Option<u32>,
     /// What announcements carry. Unread, so that a problem in it is told with its field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub export: Option<Value>,
@@ -44,6 +51,11 @@ pub struct Bgp {
     pub router_id: Option<Ipv4Addr>,
     /// Over how many paths the kernel shares traffic to what peers announce alike; at least 1.
     pub maximum_paths: u8,
+    /// Whether the node is drained.
+    pub drain: bool,
+    /// How long announcements of a node that is drained carry GRACEFUL_SHUTDOWN (RFC 8326) before
+    /// they are withdrawn; whole seconds, at most a day.
+    pub drain_time: Duration,
     /// What announcements to all peers carry.
     pub export: Export,
     /// Peers with distinct names and neighbors, ordered by name.
@@ -67,12 +79,18 @@ impl Bgp {
     /// What the kernel is given at most for one prefix where nothing else is said.
     pub const DEFAULT_MAXIMUM_PATHS: u8 = 16;
 
+    /// Routers choose other ways within seconds; a node that shuts down has no more than that.
+    pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(30);
+    const MAX_DRAIN_TIME: u32 = 86_400;
+
     /// Without peers, and with the defaults of everything else.
     pub fn new(asn: u32) -> Self {
         Self {
             asn,
             router_id: None,
             maximum_paths: Self::DEFAULT_MAXIMUM_PATHS,
+            drain: false,
+            drain_time: Self::DEFAULT_DRAIN_TIME,
             export: Export::default(),
             peers: Vec::new(),
             refused: Vec::new(),
@@ -99,7 +117,21 @@ impl Bgp {
             fields.end();
             export
         });
-        let mut bgp = Self { router_id: spec.router_id, maximum_paths, export, ..Self::new(spec.asn) };
+        let drain_time = spec.drain_time.map_or(Self::DEFAULT_DRAIN_TIME, |seconds| {
+            if seconds > Self::MAX_DRAIN_TIME {
+                let longest = Self::MAX_DRAIN_TIME;
+                problems.push(format!("spec.bgp.drainTime is {seconds}, expected 0 to {longest} s"));
+            }
+            Duration::from_secs(seconds.into())
+        });
+        let mut bgp = Self {
+            router_id: spec.router_id,
+            maximum_paths,
+            drain: spec.drain,
+            drain_time,
+            export,
+            ..Self::new(spec.asn)
+        };
         let read = spec.peers.iter().map(|entry| {
             let peer = entry::read(entry, spec.asn).and_then(|peer| outside(peer, cidrs));
             (entry, peer)
@@ -186,12 +218,16 @@ fn outside(peer: Peer, cidrs: NodeCidrs) -> Result<Peer, Vec<String>> {
 /// What would be read as this, with the refused entries behind the valid ones.
 impl From<&Bgp> for BgpSpec {
     fn from(bgp: &Bgp) -> Self {
-        let Bgp { asn, router_id, maximum_paths, export, peers, refused } = bgp;
+        let Bgp { asn, router_id, maximum_paths, drain, drain_time, export, peers, refused } = bgp;
         let peers = peers.iter().map(entry::write);
         Self {
             asn: *asn,
             router_id: *router_id,
             maximum_paths: (*maximum_paths != Bgp::DEFAULT_MAXIMUM_PATHS).then(|| (*maximum_paths).into()),
+            drain: *drain,
+            drain_time: u32::try_from(drain_time.as_secs())
+                .ok()
+                .filter(|_| *drain_time != Bgp::DEFAULT_DRAIN_TIME),
             export: (!export.is_empty()).then(|| attributes::write(export)),
             peers: peers.chain(refused.iter().map(|refused| refused.entry.clone())).collect(),
         }

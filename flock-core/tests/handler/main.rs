@@ -3,6 +3,7 @@
 
 mod calls;
 mod collect;
+mod drain;
 mod failures;
 mod faults;
 mod gc;

@@ -40,6 +40,14 @@ pub struct BgpSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 1, max = 255))]
     pub maximum_paths: Option<u32>,
+    /// Takes the node out of the network: announcements carry the community GRACEFUL_SHUTDOWN
+    /// (RFC 8326) and the least preference, and are withdrawn after drainTime. Sessions stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drain: bool,
+    /// After how many seconds of a drain announcements are withdrawn. Default 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32", range(min = 0, max = 86_400))]
+    pub drain_time: Option<u32>,
     /// What announcements to all peers carry. The local preference goes to internal peers and
     /// prepending to external ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -310,9 +318,18 @@ words!("The node's part." GracefulRestartWord: Restart Helper Disabled);
 words!("What happens." ActionWord: Restart Disable Block Warn);
 
 impl From<BgpSpec> for core::BgpSpec {
-    fn from(BgpSpec { asn, router_id, maximum_paths, export, peers }: BgpSpec) -> Self {
-        let unread = peers.iter().map(written);
-        Self { asn, router_id, maximum_paths, export: export.as_ref().map(written), peers: unread.collect() }
+    fn from(spec: BgpSpec) -> Self {
+        let BgpSpec { asn, router_id, maximum_paths, drain, drain_time, export, peers } = spec;
+        let export = export.as_ref().map(written);
+        Self {
+            asn,
+            router_id,
+            maximum_paths,
+            drain,
+            drain_time,
+            export,
+            peers: peers.iter().map(written).collect(),
+        }
     }
 }
 

@@ -1,0 +1,126 @@
+//! Draining the node: what is announced is marked first, and withdrawn after a time.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::drain::{DrainPhase, DrainReason, DrainRecord, Draining};
+use crate::handler::{Change, Handler};
+
+/// The drain, if there is one.
+#[derive(Debug)]
+pub(super) struct Drain {
+    draining: watch::Sender<Option<Draining>>,
+    /// Nothing was announced since the boot.
+    fresh: bool,
+}
+
+impl Drain {
+    /// Goes on with what an earlier agent of this boot has left.
+    pub(super) fn new(record: Option<&DrainRecord>, boot_id: &str) -> Self {
+        let record = record.filter(|record| record.boot_id == boot_id);
+        let draining = record.and_then(|record| record.draining.clone());
+        Self { draining: watch::Sender::new(draining), fresh: record.is_none() }
+    }
+}
+
+impl Handler {
+    /// Drains the node for `reason`, or no longer does. The first reason begins a drain and the last
+    /// one ends it. What follows from it is done by [`run_drain`](Self::run_drain).
+    ///
+    /// The NodeConfig's own word ([`Bgp::drain`](crate::node_config::Bgp::drain)) is taken up with
+    /// the NodeConfig.
+    pub fn set_drain(&self, reason: DrainReason, wanted: bool) {
+        let fresh = self.drain.fresh && !self.is_published();
+        let now = if fresh { 0 } else { self.backends.clock.unix_ms() };
+        self.drain.draining.send_if_modified(|draining| {
+            if !wanted {
+                let Some(going_on) = draining else { return false };
+                let changed = going_on.reasons.remove(&reason);
+                if going_on.reasons.is_empty() {
+                    *draining = None;
+                }
+                return changed;
+            }
+            let begun = || Draining { since_ms: now, reasons: [].into() };
+            draining.get_or_insert_with(begun).reasons.insert(reason)
+        });
+    }
+
+    /// The drain that goes on, now and at each change.
+    pub fn draining(&self) -> watch::Receiver<Option<Draining>> {
+        self.drain.draining.subscribe()
+    }
+
+    /// How far the drain is, where there is one.
+    pub fn drain_phase(&self) -> Option<DrainPhase> {
+        let draining = self.drain.draining.borrow();
+        Some(draining.as_ref()?.phase(self.backends.clock.unix_ms(), self.drain_time()))
+    }
+
+    /// What the next agent of this boot is to be given
+    /// ([`Settings::drain`](super::Settings::drain)).
+    pub fn drain_record(&self) -> DrainRecord {
+        DrainRecord { boot_id: self.settings.boot_id.clone(), draining: self.drain.draining.borrow().clone() }
+    }
+
+    /// Announces what follows from a drain until `shutdown` is ready: everything with
+    /// GRACEFUL_SHUTDOWN (RFC 8326) at its beginning, nothing after the time that the NodeConfig sets,
+    /// everything as usual at its end.
+    pub async fn run_drain(&self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let mut draining = self.draining();
+        // At the start nobody knows what was told: the phase may have changed since.
+        let mut told: Option<Option<DrainPhase>> = None;
+        loop {
+            let now = draining.borrow_and_update().clone();
+            let phase = self.drain_phase();
+            if told != Some(phase) {
+                if told.is_some() || phase.is_some() {
+                    self.tell_of_drain(phase, now.as_ref());
+                }
+                self.announce(Change::Gain).await;
+                told = Some(phase);
+            }
+            let left = now.map(|now| now.left(self.backends.clock.unix_ms(), self.drain_time()));
+            let marked = left.filter(|left| !left.is_zero());
+            tokio::select! {
+                () = &mut shutdown => return,
+                // The sender is this handler's.
+                _ = draining.changed() => {}
+                () = sleep(marked.unwrap_or_default()), if marked.is_some() => {}
+            }
+        }
+    }
+
+    fn tell_of_drain(&self, phase: Option<DrainPhase>, draining: Option<&Draining>) {
+        let reasons: Vec<_> =
+            draining.iter().flat_map(|draining| &draining.reasons).map(ToString::to_string).collect();
+        let reasons = reasons.join(", ");
+        match phase {
+            Some(DrainPhase::Marked) => tracing::info!(
+                reasons,
+                withdrawn_after_s = self.drain_time().as_secs(),
+                "the node is drained: announcements carry GRACEFUL_SHUTDOWN and the least preference"
+            ),
+            Some(DrainPhase::Withdrawn) => {
+                tracing::info!(reasons, "the node is drained: nothing is announced, sessions stay");
+            }
+            None => tracing::info!("the node is drained no longer: everything is announced"),
+        }
+    }
+
+    /// Has those who follow the drain look again: how long it takes may have changed.
+    pub(super) fn take_up_drain(&self) {
+        let wanted = self.node().config.bgp.as_ref().is_some_and(|bgp| bgp.drain);
+        self.set_drain(DrainReason::NodeConfig, wanted);
+        self.drain.draining.send_modify(|_| {});
+    }
+
+    fn drain_time(&self) -> Duration {
+        self.node().config.bgp.as_ref().map(|bgp| bgp.drain_time).unwrap_or_default()
+    }
+}
