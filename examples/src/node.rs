@@ -110,6 +110,18 @@ impl Node {
         Ok(Self { netns, files, agent: None, bird: None })
     }
 
+    /// Changes `spec.bgp` of its NodeConfig, which an agent that runs takes up by itself.
+    pub fn change_bgp(&self, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let path = &self.files.node_config;
+        let text = fs::read_to_string(path).map_err(LabError::file("read", path))?;
+        let mut config: Value = serde_json::from_str(&text)
+            .map_err(|error| LabError::Unexpected(format!("{}: {error}", path.display())))?;
+        change(&mut config["spec"]["bgp"]);
+        let next = path.with_extension("next");
+        fs::write(&next, format!("{config:#}")).map_err(LabError::file("write", &next))?;
+        fs::rename(&next, path).map_err(LabError::file("rename", &next))
+    }
+
     /// A node on no link, for what one node shows. `spec` is that of its NodeConfig. It is
     /// not started.
     pub fn alone(name: &str, spec: &Value) -> Result<Self> {

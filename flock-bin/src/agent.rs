@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::agent::bird_limits::BirdLimits;
 use crate::agent::cluster::Membership;
+use crate::agent::drain::{Farewell, Kept};
 use crate::agent::http::{Endpoints, HttpServer};
 use crate::agent::inspected::Inspected;
 use crate::agent::metered::{MeteredService, metered};
@@ -37,6 +39,7 @@ use crate::agent::tasks::Tasks;
 mod bird_limits;
 pub mod check;
 mod cluster;
+mod drain;
 mod error;
 mod files;
 pub mod http;
@@ -129,16 +132,27 @@ pub async fn run_with(
             readiness.send_replace(Readiness::Ready);
             metrics.started(started.elapsed());
             tracing::info!(took_ms = started.elapsed().as_millis(), "ready");
-            if let Supply::Cluster(membership) = supply {
-                let (following, stopping) =
-                    (membership.follow(Arc::clone(&handler), sessions), tasks.stopping());
-                tasks.spawn("the task that follows the NodeConfig", async move {
-                    tokio::select! {
-                        () = following => {}
-                        () = stopping => {}
-                    }
-                });
-            }
+            let following: Pin<Box<dyn Future<Output = ()> + Send>> = match supply {
+                Supply::Cluster(membership) => Box::pin(membership.follow(Arc::clone(&handler), sessions)),
+                Supply::Files { node_config, .. } => {
+                    Box::pin(files::follow(options.node_name.clone(), node_config, Arc::clone(&handler)))
+                }
+            };
+            let stopping = tasks.stopping();
+            tasks.spawn("the task that follows the NodeConfig", async move {
+                tokio::select! {
+                    () = following => {}
+                    () = stopping => {}
+                }
+            });
+            let (draining, stopping) = (Arc::clone(&handler), tasks.stopping());
+            tasks.spawn("the drain", async move { draining.run_drain(stopping).await });
+            let (keeping, stopping) = (Kept::of_run_dir(&options.run_dir), tasks.stopping());
+            tasks.spawn("the record of the drain", keeping.keep_up(Arc::clone(&handler), stopping));
+            let farewell = Arc::new(Farewell::beside(&options.bird_socket));
+            let (leaving, parted, speaker, stopping) =
+                (Arc::clone(&farewell), Arc::clone(&handler), bird.clone(), tasks.stopping());
+            tasks.spawn("the farewell", async move { leaving.keep_up(parted, speaker, stopping).await });
             let (reaping, stopping) = (Arc::clone(&handler), tasks.stopping());
             tasks.spawn("the reaper", async move { reaping.run_reaper(stopping).await });
             let (keeping, counting, stopping) =
@@ -152,8 +166,12 @@ pub async fn run_with(
             });
             let (interval, stopping) = (options.gc_interval, tasks.stopping());
             tasks.spawn("the collector", async move { handler.run_collector(interval, stopping).await });
+            let ending = async {
+                shutdown.await;
+                farewell.said().await;
+            };
             tokio::select! {
-                () = &mut shutdown => Ok(()),
+                () = ending => Ok(()),
                 ended = tasks.ended() => Err(ended),
             }
         }
@@ -222,6 +240,9 @@ async fn start(
         let handler = recovered(options, config, supply.pods(), wrap, metrics, bird).await?;
         service.recovered(Arc::clone(&handler));
         replay(&handler, options, metrics).await?;
+        if let Supply::Cluster(membership) = &mut supply {
+            membership.take_up_leaving(&handler).await;
+        }
         handler.publish().await?;
         Ok(handler)
     };
@@ -267,6 +288,8 @@ async fn recovered(
     let handler = Arc::new(handler);
     let counting = Arc::clone(&handler);
     metrics.collected(move || counting.collected());
+    let draining = Arc::clone(&handler);
+    metrics.drain(move || draining.drain_phase());
     Ok(handler)
 }
 
@@ -329,7 +352,12 @@ fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
 fn settings(options: &Options) -> Result<Settings, AgentError> {
     let announced_before = options.announcer == Announcer::Bird && options.bird_config.exists();
     let boot_id = boot::id().map_err(AgentError::BootId)?;
-    Ok(Settings { announced_before, collect_grace: options.gc_grace, ..Settings::new(boot_id) })
+    Ok(Settings {
+        announced_before,
+        collect_grace: options.gc_grace,
+        drain: Kept::of_run_dir(&options.run_dir).read(),
+        ..Settings::new(boot_id)
+    })
 }
 
 /// Differs from start to start; `ip-algo: random` needs no more.

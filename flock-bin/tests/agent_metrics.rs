@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use flock_bin::agent::metrics::{
     AddressFamily, AddressState, AttachmentState, BirdConfigurations, BirdResult, Code, Format, Metrics,
-    Repair, Step, Verb, Watch,
+    Phase, Repair, Step, Verb, Watch,
 };
 use flock_bin::agent::readiness::Readiness;
 use flock_bird::peers::{self, FamilyRoutes, PeerStatus, Peers};
@@ -19,6 +19,7 @@ use flock_bird::protocols::SessionState;
 use flock_core::attachment::{self, Attachment, AttachmentKey, NodeCidrs};
 use flock_core::clock::ManualClock;
 use flock_core::cni;
+use flock_core::drain::DrainPhase;
 use flock_core::handler::{QueuedDeletions, Recovery};
 use flock_core::ipam::{AddressRequest, FamilyRequest, Ipam, LeaseOwner, MemoryIpam};
 use flock_core::store::conformance::{attachment, key};
@@ -63,9 +64,11 @@ async fn everything() -> Metrics {
     metrics.bird_configurations(BirdConfigurations::default);
     metrics.watch_restarts(Watch::Pods, || 0);
     metrics.watch_restarts(Watch::NodeConfig, || 0);
+    metrics.watch_restarts(Watch::Node, || 0);
     metrics.queued_deletions(QueuedDeletions::default);
     metrics.events_dropped(|| 0);
     metrics.collected(|| 0);
+    metrics.drain(|| None);
     metrics.bgp(watch::channel(Peers::Known(vec![peer("tor1", SessionState::Active)])).1);
     metrics.observe(ipam(Some("2001:db8:1::/64"), Some("10.0.1.0/24")).await, Arc::new(MemoryStore::new()));
     metrics
@@ -385,6 +388,7 @@ async fn the_documentation_lists_every_label_value_and_no_other() {
             "family" => texts(AddressFamily::ALL, AddressFamily::as_str),
             "kind" => texts(Repair::ALL, Repair::as_str),
             "result" => texts(BirdResult::ALL, BirdResult::as_str),
+            "phase" => texts(Phase::ALL, Phase::as_str),
             "watch" => texts(Watch::ALL, Watch::as_str),
             "state" => states.iter().find(|(name, _)| of == [*name]).unwrap().1.clone(),
             other => panic!("no metric has a label {other}"),
@@ -425,5 +429,23 @@ async fn no_line_is_written_twice() {
     for line in text.lines() {
         let series = line.rfind(' ').map_or(line, |at| &line[..at]);
         assert!(seen.insert(series), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_phase_of_a_drain_is_one_of_them_or_none() {
+    let metrics = ready();
+    let now = Arc::new(std::sync::Mutex::new(None));
+    let read = Arc::clone(&now);
+    metrics.drain(move || *read.lock().unwrap());
+    for (phase, expected) in
+        [(None, [0, 0]), (Some(DrainPhase::Marked), [1, 0]), (Some(DrainPhase::Withdrawn), [0, 1])]
+    {
+        *now.lock().unwrap() = phase;
+        let [marked, withdrawn] = expected;
+        assert_eq!(
+            samples(&metrics, "flock_drain").await,
+            [format!(r#"{{phase="marked"}} {marked}"#), format!(r#"{{phase="withdrawn"}} {withdrawn}"#)]
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
@@ -132,7 +132,7 @@ fn the_rights_are_those_that_are_used() {
         "/pods: list,watch",
         "flock.fritzlab.net/nodeconfigs: list,watch",
         "flock.fritzlab.net/nodeconfigs/status: patch",
-        "/nodes: get",
+        "/nodes: get,list,watch",
         "/nodes/status: patch",
         "/events: create,patch",
     ];
@@ -338,4 +338,30 @@ fn bird_knows_a_restart_from_the_first_start_after_a_boot() {
     assert_eq!(started(), format!("-f {files}"));
     assert_eq!(started(), format!("-f -R {files}"));
     assert_eq!(started(), format!("-f -R {files}"));
+}
+
+/// With a program in the place of BIRD's client that says how it was called.
+#[test]
+fn bird_leaves_without_a_word_unless_the_node_shuts_down() {
+    let run = tempfile::tempdir().unwrap();
+    let pod = daemon_set("flock-bird").spec.unwrap().template.spec.unwrap();
+    let stop = pod.containers[0].lifecycle.clone().unwrap().pre_stop.unwrap().exec.unwrap().command.unwrap();
+    assert_eq!(stop[..2], ["sh", "-euc"]);
+    let script =
+        stop[2].replace("/run/flock", run.path().to_str().unwrap()).replace("exec birdc ", "exec echo ");
+    let client = format!("-s {}/bird.ctl graceful restart\n", run.path().display());
+    assert_eq!(String::from_utf8(sh(&script).stdout).unwrap(), client);
+
+    let word = run.path().join("shutdown");
+    for last in [Some("Withdrawn\n"), None] {
+        fs::write(&word, "Marked\n").unwrap();
+        let mut stopping = Command::new("sh").args(["-euc", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        assert_eq!(stopping.try_wait().unwrap(), None);
+        match last {
+            Some(last) => fs::write(&word, last).unwrap(),
+            None => fs::remove_file(&word).unwrap(),
+        }
+        let output = stopping.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    }
 }

@@ -11,7 +11,7 @@ use kube::config::{Config, InClusterError, KubeConfigOptions, KubeconfigError};
 
 use crate::deadline::with_deadline;
 use crate::events::Events;
-use crate::node::NodeWriter;
+use crate::node::{LeavingWatch, NodeWriter};
 use crate::node_config::{NodeConfigWatch, StatusWriter};
 use crate::pods::KubePods;
 use crate::secrets::Secrets;
@@ -115,6 +115,14 @@ impl Cluster {
     /// `startup_taint` is removed once it is.
     pub fn node(&self, startup_taint: Option<String>) -> NodeWriter {
         NodeWriter::start(self.client.clone(), &self.node, startup_taint)
+    }
+
+    /// Whether the node is cordoned or shut down, as its Node object says.
+    ///
+    /// Must be called within a tokio runtime: it starts a task, which ends when the
+    /// answer and all its clones are dropped.
+    pub fn leaving(&self) -> LeavingWatch {
+        LeavingWatch::start(self.client.clone(), self.node.clone())
     }
 
     /// Reads Secrets of the agent's own namespace.

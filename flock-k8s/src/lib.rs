@@ -9,6 +9,7 @@
 //! | [`Cluster::node_config`] | the NodeConfig of the node as it is now, [validated](flock_core::node_config::NodeConfig::from_manifest) |
 //! | [`Cluster::node_config_status`] | what became of it, for people: conditions and addresses in use |
 //! | [`Cluster::node`] | the node's condition `NetworkUnavailable`, and its startup taint |
+//! | [`Cluster::leaving`] | whether the node is cordoned or shut down |
 //! | [`Cluster::secrets`] | Secrets of the agent's own namespace |
 //! | [`Cluster::events`] | what went wrong, where `kubectl describe` shows it |
 //! | [`node_config::definition`] | the custom resource definition |
@@ -71,6 +72,7 @@
 //! | flock.fritzlab.net | nodeconfigs | list, watch | [`Cluster::node_config`], [`Cluster::node_config_status`] |
 //! | flock.fritzlab.net | nodeconfigs/status | patch | [`Cluster::node_config_status`] |
 //! | | nodes | get | [`Cluster::node`] |
+//! | | nodes | list, watch | [`Cluster::leaving`] |
 //! | | nodes/status | patch | [`Cluster::node`] |
 //! | | nodes | patch | [`Cluster::node`], only with a startup taint |
 //! | | secrets | get | [`Cluster::secrets`], in the agent's own namespace |

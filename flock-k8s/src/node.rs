@@ -1,4 +1,5 @@
-//! The node itself: whether its network is there, for the scheduler to know ([`NodeWriter`]).
+//! The node itself: whether its network is there, for the scheduler to know ([`NodeWriter`]), and
+//! whether it is about to leave ([`LeavingWatch`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,10 @@ use serde_json::{Value, json};
 
 use crate::publisher::{Pace, Publisher, Target, WriteError};
 use crate::readiness::{Readiness, now};
+
+mod leaving;
+
+pub use leaving::{DRAIN_ON_CORDON, Leaving, LeavingWatch};
 
 const NODES: &str = "/api/v1/nodes";
 /// The condition that keeps pods from a node while it is true.

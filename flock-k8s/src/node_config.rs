@@ -11,7 +11,7 @@ pub use self::bgp::{
     PasswordSecret, PeerEntry, PeerSpec,
 };
 pub use self::resource::{AddressesStatus, NodeConfig, NodeConfigSpec, NodeConfigStatus, PrefixStatus};
-pub use self::sessions::{BgpStatus, PeerStatus, RoutesStatus};
+pub use self::sessions::{BgpStatus, DrainStatus, PeerStatus, RoutesStatus};
 pub use self::status::{Status, StatusWriter};
 pub use self::watch::{NodeConfigState, NodeConfigWatch};
 

@@ -174,7 +174,7 @@ fn full() -> Value {
         "cidr6": "2001:db8:1::/64", "cidr4": "10.0.1.0/24", "mtu": 1500,
         "anycastPrefixes": ["2001:db8:a::/48"], "staticPrefixes": ["203.0.113.0/24"],
         "bgp": {
-            "asn": 64512, "routerId": "192.0.2.1", "maximumPaths": 8,
+            "asn": 64512, "routerId": "192.0.2.1", "maximumPaths": 8, "drain": true, "drainTime": 60,
             "export": export(&json!({"localPreference": 200, "prepend": 1})),
             "peers": ([[peer].as_slice(), &others].concat()),
         },

@@ -2,16 +2,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use flock_core::drain::{DrainReason, Draining};
 use flock_core::handler::Handler;
 use flock_core::ipam::Usage;
 use flock_core::name::NodeName;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::PodSource;
 use flock_k8s::events::Events;
-use flock_k8s::node::NodeWriter;
-use flock_k8s::node_config::{BgpStatus, NodeConfigState, NodeConfigWatch};
+use flock_k8s::node::{Leaving, LeavingWatch, NodeWriter};
+use flock_k8s::node_config::{BgpStatus, DrainStatus, NodeConfigState, NodeConfigWatch};
 use flock_k8s::pods::KubePods;
 use flock_k8s::{Cluster, Readiness as Condition};
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ use crate::agent::teller::{Problem, Teller};
 
 /// How long the API server is waited for before the node starts with what it remembers.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How long the Node object is waited for beyond that.
+const LEAVING_WAIT: Duration = Duration::from_secs(1);
 /// How often it is said that the NodeConfig is waited for.
 const REMINDER: Duration = Duration::from_secs(60);
 /// How often addresses are counted for the status and Secrets are looked at, and how soon a
@@ -43,6 +46,7 @@ pub(super) struct Membership {
     passwords: Passwords,
     node_config: NodeConfigWatch,
     pods: Arc<KubePods>,
+    leaving: LeavingWatch,
     teller: Teller,
     node: NodeWriter,
 }
@@ -65,6 +69,9 @@ impl Membership {
         metrics.watch_restarts(Watch::NodeConfig, move || watch.health().restarts);
         let watch = Arc::clone(&pods);
         metrics.watch_restarts(Watch::Pods, move || watch.health().restarts);
+        let leaving = cluster.leaving();
+        let watch = leaving.clone();
+        metrics.watch_restarts(Watch::Node, move || watch.health().restarts);
         let teller = Teller::new(cluster);
         let events = teller.events().clone();
         metrics.events_dropped(move || events.dropped());
@@ -74,6 +81,7 @@ impl Membership {
             passwords: Passwords::new(cluster.secrets()),
             node_config,
             pods,
+            leaving,
             teller,
             node: cluster.node(startup_taint),
         }
@@ -137,6 +145,14 @@ impl Membership {
         }
     }
 
+    /// Takes up whether the node is to be drained, if that is known by now: it should be before the
+    /// node announces anything.
+    pub(super) async fn take_up_leaving(&mut self, handler: &Handler) {
+        if let Ok(leaving) = timeout(LEAVING_WAIT, self.leaving.changed()).await {
+            leave(handler, leaving);
+        }
+    }
+
     /// Says that the node is ready, then puts each change of the NodeConfig, and of the passwords
     /// that it names, in force and tells the cluster how it is, for ever.
     pub(super) async fn follow(mut self, handler: Arc<Handler>, mut sessions: Option<Sessions>) {
@@ -147,6 +163,7 @@ impl Membership {
         });
         self.remembered.write(&handler.node_config()).await;
         let mut state = self.node_config.current();
+        let mut draining = handler.draining();
         // What is not in force yet, or only half, also if the NodeConfig can't be used any more.
         let mut due: Option<NodeConfig> = None;
         let mut round = interval(ROUND);
@@ -170,6 +187,7 @@ impl Membership {
             loop {
                 let problem = failed.clone().map(Problem::not_in_force);
                 let problem = problem.or_else(|| unannounced(sessions.as_ref()));
+                draining.borrow_and_update();
                 let bgp = bgp(&handler, sessions.as_ref());
                 let usage = usage(&handler).await;
                 self.teller.tell(&state, problem, usage, bgp);
@@ -180,6 +198,9 @@ impl Membership {
                         break;
                     }
                     _ = round.tick() => break,
+                    leaving = self.leaving.changed() => leave(&handler, leaving),
+                    // The sender is the handler's.
+                    _ = draining.changed() => {}
                     // Only told: whatever peers do, nobody is asked for Secrets more often.
                     () = changed(sessions.as_mut()) => {}
                 }
@@ -213,13 +234,23 @@ impl Membership {
     }
 }
 
+fn leave(handler: &Handler, Leaving { cordoned, shutting_down }: Leaving) {
+    handler.set_drain(DrainReason::Cordon, cordoned);
+    handler.set_drain(DrainReason::Shutdown, shutting_down);
+}
+
 /// What keeps the network from hearing of the node.
 fn unannounced(sessions: Option<&Sessions>) -> Option<Problem> {
     sessions?.failure().as_ref().map(Problem::not_announced)
 }
 
 fn bgp(handler: &Handler, sessions: Option<&Sessions>) -> Option<BgpStatus> {
-    Some(sessions?.status(handler.node_config().bgp.as_ref()?))
+    let drain = handler.drain_phase().zip(handler.draining().borrow().clone());
+    let drain = drain.map(|(phase, Draining { since_ms, reasons })| {
+        let since = (since_ms > 0).then(|| UNIX_EPOCH + Duration::from_millis(since_ms));
+        DrainStatus::new(&phase, since, &reasons)
+    });
+    Some(BgpStatus { drain, ..sessions?.status(handler.node_config().bgp.as_ref()?) })
 }
 
 async fn changed(sessions: Option<&mut Sessions>) {

@@ -3,19 +3,24 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flock_core::handler::Handler;
 use flock_core::name::NodeName;
 use flock_core::node_config::{NodeConfig, Password, PasswordReference};
 use flock_core::pods::{PodDirectory, PodSource};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::agent::pods::PlainPods;
 use crate::agent::{AgentError, NODE_CONFIG_WAIT};
 
 /// How often it is looked whether the file is there.
 const POLL: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether the file, or a password that it names, has changed.
+const FOLLOW: Duration = Duration::from_secs(1);
 
 /// Reads the NodeConfig of `node`, waiting for the file to appear.
 pub(super) async fn node_config(node: &NodeName, path: &Path) -> Result<NodeConfig, AgentError> {
@@ -36,7 +41,38 @@ pub(super) async fn node_config(node: &NodeName, path: &Path) -> Result<NodeConf
             }
         }
     };
-    let config = NodeConfig::from_yaml(&text, &path.display().to_string())?;
+    read(node, path, &text)
+}
+
+/// Puts each change of the file in force, for ever. One that can't be used changes nothing, nor does
+/// a file that is away.
+pub(super) async fn follow(node: NodeName, path: PathBuf, handler: Arc<Handler>) {
+    let mut told = None;
+    let mut round = interval(FOLLOW);
+    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        round.tick().await;
+        let problem = look(&node, &path, &handler).await.err();
+        if let Some(error) = problem.as_ref().filter(|_| problem != told) {
+            tracing::error!(error, "the changed NodeConfig is not in force; what was in force stays");
+        }
+        told = problem;
+    }
+}
+
+async fn look(node: &NodeName, path: &Path, handler: &Handler) -> Result<(), String> {
+    let text = tokio::fs::read_to_string(path).await;
+    let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+    let config = read(node, path, &text).map_err(|error| error.to_string())?;
+    if config != handler.node_config() {
+        handler.reconfigure(config).await.map_err(|error| error.to_string())?;
+        tracing::info!("the changed NodeConfig is in force");
+    }
+    Ok(())
+}
+
+fn read(node: &NodeName, path: &Path, text: &str) -> Result<NodeConfig, AgentError> {
+    let config = NodeConfig::from_yaml(text, &path.display().to_string())?;
     if config.name != *node {
         return Err(AgentError::OtherNode {
             expected: node.clone(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flock_bird::peers::Peers;
+use flock_core::drain::DrainPhase;
 use flock_core::handler::{QueuedDeletions, Recovery};
 use flock_core::ipam::Ipam;
 use flock_core::store::Store;
@@ -28,7 +29,8 @@ mod state;
 
 pub use format::Format;
 pub use labels::{
-    AddressState, AttachmentState, BirdResult, Code, Family as AddressFamily, Repair, Step, Verb, Watch,
+    AddressState, AttachmentState, BirdResult, Code, Family as AddressFamily, Phase, Repair, Step, Verb,
+    Watch,
 };
 
 use bgp::Bgp;
@@ -199,6 +201,11 @@ impl Metrics {
     /// call counts.
     pub fn collected(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
         self.state.collected(Box::new(count));
+    }
+
+    /// Where to read how far the node is drained. Must return at once. Only the first call counts.
+    pub fn drain(&self, phase: impl Fn() -> Option<DrainPhase> + Send + Sync + 'static) {
+        self.bgp.drain(Box::new(phase));
     }
 
     /// Everything, as text. Fails if a part can't be written, which is a defect.

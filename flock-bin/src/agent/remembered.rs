@@ -105,7 +105,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// With mode 0600, as temporary files have it.
-fn replace(path: &Path, content: &impl Serialize) -> io::Result<()> {
+pub(super) fn replace(path: &Path, content: &impl Serialize) -> io::Result<()> {
     let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
     serde_json::to_writer_pretty(&mut file, content)?;
     file.write_all(b"\n")?;

@@ -78,7 +78,7 @@ fn status(bgp: &Bgp, peers: &Peers) -> BgpStatus {
     let up = bgp.peers.iter().filter(|peer| known.get(peer.name.as_str()).is_some_and(|seen| seen.is_up()));
     let up = if message.is_some() { "?".to_owned() } else { up.count().to_string() };
     let established = format!("{up}/{}", bgp.peers.len() + bgp.refused.len());
-    BgpStatus { established, message, peers: valid.chain(refused).collect() }
+    BgpStatus { established, message, peers: valid.chain(refused).collect(), ..BgpStatus::default() }
 }
 
 fn session(peer: &Peer, seen: Option<&Seen>) -> PeerStatus {

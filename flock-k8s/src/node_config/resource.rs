@@ -68,6 +68,12 @@ const PREFIX: &str = r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
         description = "With how many of the BGP peers there is a session"
     ),
     printcolumn(
+        name = "Drain",
+        type_ = "string",
+        json_path = ".status.bgp.drain.state",
+        description = "Whether the node is drained, and how far: Marked, then Withdrawn"
+    ),
+    printcolumn(
         name = "Used6",
         type_ = "integer",
         json_path = ".status.addresses.ipv6.inUse",

@@ -1,7 +1,9 @@
 //! The sessions with a node's BGP peers, as the status of its NodeConfig shows them.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use flock_core::drain::{DrainPhase, DrainReason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use schemars::JsonSchema;
@@ -17,9 +19,27 @@ pub struct BgpStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub message: Option<String>,
+    /// The drain, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "DrainStatus")]
+    pub drain: Option<DrainStatus>,
     /// Each peer of the NodeConfig that is in force.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerStatus>,
+}
+
+/// A drain that goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainStatus {
+    /// Marked while announcements carry GRACEFUL_SHUTDOWN, Withdrawn when nothing is announced.
+    pub state: String,
+    /// Since when the node is drained; not there where it was to be drained when it booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Time")]
+    pub since: Option<Time>,
+    /// Why: NodeConfig, Cordon, Shutdown.
+    pub reasons: Vec<String>,
 }
 
 /// The session with a peer.
@@ -67,14 +87,25 @@ pub struct RoutesStatus {
     pub advertised: i64,
 }
 
+impl DrainStatus {
+    /// Begun at `since`, to the second.
+    pub fn new(phase: &DrainPhase, since: Option<SystemTime>, reasons: &BTreeSet<DrainReason>) -> Self {
+        let reasons = reasons.iter().map(ToString::to_string).collect();
+        Self { state: phase.to_string(), since: seconds(since), reasons }
+    }
+}
+
 impl PeerStatus {
     /// The same, since `at`, to the second.
     #[must_use]
     pub fn since(self, at: Option<SystemTime>) -> Self {
-        let seconds = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let since = seconds.and_then(|at| Timestamp::from_second(i64::try_from(at.as_secs()).ok()?).ok());
-        Self { since: since.map(Time), ..self }
+        Self { since: seconds(at), ..self }
     }
+}
+
+fn seconds(at: Option<SystemTime>) -> Option<Time> {
+    let since_epoch = at?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Time(Timestamp::from_second(i64::try_from(since_epoch.as_secs()).ok()?).ok()?))
 }
 
 impl RoutesStatus {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use flock_k8s::Readiness;
+use flock_k8s::node::{DRAIN_ON_CORDON, Leaving};
 use serde_json::{Value, json};
 
 use crate::fake::store::Store;
@@ -166,4 +167,53 @@ async fn it_is_written_when_the_api_server_is_back_and_the_last_wins() {
     api.set_mode(Mode::Up);
     has_condition(&api, "True").await;
     assert_eq!(api.count(Recorded::is_patch), 1);
+}
+
+/// The node with this in the places that say whether it is about to leave.
+fn leaving(annotation: Option<&str>, cordoned: bool, ready: &str, message: &str) -> Value {
+    let mut object = node();
+    object["metadata"]["annotations"] = json!({"example.com/other": "x"});
+    if let Some(value) = annotation {
+        object["metadata"]["annotations"][DRAIN_ON_CORDON] = json!(value);
+    }
+    if cordoned {
+        object["spec"]["unschedulable"] = json!(true);
+    }
+    object["status"]["conditions"] = json!([
+        {"type": "MemoryPressure", "status": "False", "message": "node is shutting down"},
+        {"type": "Ready", "status": ready, "reason": "KubeletNotReady", "message": message},
+    ]);
+    object
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_node_is_about_to_leave_is_told_at_each_change() {
+    let api = FakeApi::new();
+    let mut watch = api.cluster().leaving();
+    let (stays, cordoned) = (Leaving::default(), Leaving { cordoned: true, ..Leaving::default() });
+    let shutting_down = Leaving { shutting_down: true, ..Leaving::default() };
+    for (object, expected) in [
+        (leaving(None, false, "True", ""), Some(stays)),
+        // Who cordons a node for something else does not take its pods from the network.
+        (leaving(None, true, "True", ""), None),
+        (leaving(Some("true"), true, "True", ""), Some(cordoned)),
+        (leaving(Some("false"), true, "True", ""), Some(stays)),
+        (leaving(Some("true"), false, "True", ""), None),
+        (leaving(None, false, "False", "container runtime is down"), None),
+        (leaving(None, false, "False", "node is shutting down"), Some(shutting_down)),
+        (leaving(None, false, "True", "node is shutting down"), Some(stays)),
+        (
+            leaving(Some("true"), true, "False", "[container runtime is down, node is shutting down]"),
+            Some(Leaving { cordoned: true, shutting_down: true }),
+        ),
+    ] {
+        api.put(NODES, object);
+        // The time is paused: it goes on when nothing else does.
+        let told = tokio::time::timeout(Duration::from_secs(30), watch.changed()).await;
+        assert_eq!(told.ok(), expected);
+    }
+    // Its agent still runs.
+    api.delete(NODES, "", "host001");
+    api.put(NODES, leaving(None, false, "True", ""));
+    assert_eq!(watch.changed().await, stays);
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use flock_core::drain::{DrainPhase, DrainReason};
 use flock_core::ipam::Usage;
 use flock_k8s::Readiness;
-use flock_k8s::node_config::{BgpStatus, PeerStatus, RoutesStatus, Status};
+use flock_k8s::node_config::{BgpStatus, DrainStatus, PeerStatus, RoutesStatus, Status};
 use serde_json::{Value, json};
 
 use crate::fake::{FakeApi, Mode, Recorded};
@@ -90,6 +91,11 @@ async fn it_says_how_the_sessions_are() {
     let bgp = BgpStatus {
         established: "1/2".to_owned(),
         message: Some("In other words.".to_owned()),
+        drain: Some(DrainStatus::new(
+            &DrainPhase::Marked,
+            Some(at),
+            &[DrainReason::Cordon, DrainReason::NodeConfig].into(),
+        )),
         peers: vec![up.since(Some(at)), refused],
     };
     let bgp = Status { bgp: Some(bgp), ..status(true, 1) };
@@ -100,6 +106,7 @@ async fn it_says_how_the_sessions_are() {
         json!({
             "established": "1/2",
             "message": "In other words.",
+            "drain": {"state": "Marked", "since": LONG_AGO, "reasons": ["NodeConfig", "Cordon"]},
             "peers": [
                 {
                     "name": "tor1", "address": "fe80::1%eth0", "asn": 4_200_000_000_u32, "state": "Established",

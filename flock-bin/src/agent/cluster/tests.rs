@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::agent::pods::PlainPods;
 
+mod leaving;
 mod passwords;
 mod sessions;
 
@@ -32,6 +33,8 @@ struct Api {
     has: watch::Sender<(u64, Has)>,
     written: Arc<Mutex<Vec<(String, Value)>>>,
     secrets: Arc<Mutex<passwords::Answers>>,
+    /// Its Node, where that is told of.
+    node: Arc<Mutex<Option<Value>>>,
 }
 
 #[derive(Clone)]
@@ -44,11 +47,21 @@ enum Has {
 
 impl Api {
     fn with(has: Has) -> Self {
-        Self { has: watch::Sender::new((1, has)), written: Arc::default(), secrets: Arc::default() }
+        Self {
+            has: watch::Sender::new((1, has)),
+            written: Arc::default(),
+            secrets: Arc::default(),
+            node: Arc::default(),
+        }
     }
 
     fn now_has(&self, has: Has) {
         self.has.send_modify(|current| *current = (current.0 + 1, has));
+    }
+
+    fn now_has_node(&self, node: Value) {
+        *self.node.lock().unwrap() = Some(node);
+        self.has.send_modify(|current| current.0 += 1);
     }
 
     fn member(&self, run_dir: &TempDir) -> Membership {
@@ -99,6 +112,7 @@ impl Api {
         }
         let items = match there {
             Has::NodeConfig(object) if path.ends_with("/nodeconfigs") => vec![object],
+            _ if path.ends_with("/nodes") => self.node.lock().unwrap().iter().cloned().collect(),
             _ => Vec::new(),
         };
         json_body(

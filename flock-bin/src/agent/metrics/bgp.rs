@@ -4,30 +4,58 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use flock_bird::peers::{self, PeerStatus, Peers};
+use flock_core::drain::DrainPhase;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::watch;
 
-use super::labels::Family;
+use super::labels::{Family, Phase};
 
 /// Where that is known; nothing without BIRD.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Bgp {
     peers: OnceLock<watch::Receiver<Peers>>,
+    drain: OnceLock<Drain>,
 }
+
+type Drain = Box<dyn Fn() -> Option<DrainPhase> + Send + Sync>;
 
 impl Bgp {
     /// The first call counts.
     pub(super) fn observe(&self, peers: watch::Receiver<Peers>) {
         let _ = self.peers.set(peers);
     }
+
+    /// The first call counts.
+    pub(super) fn drain(&self, phase: Drain) {
+        let _ = self.drain.set(phase);
+    }
+
+    fn encode_drain(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Some(drain) = self.drain.get() else { return Ok(()) };
+        let now = drain().map(|phase| match phase {
+            DrainPhase::Marked => Phase::Marked,
+            DrainPhase::Withdrawn => Phase::Withdrawn,
+        });
+        let help = "Whether the node is drained: 1 for the phase that it is in, else 0.";
+        let phases =
+            Phase::ALL.iter().map(|phase| ([("phase", phase.as_str())], i64::from(now == Some(*phase))));
+        gauges(encoder, "drain", help, phases)
+    }
+}
+
+impl fmt::Debug for Bgp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bgp").field("peers", &self.peers).finish_non_exhaustive()
+    }
 }
 
 impl Collector for Bgp {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let encoder = &mut encoder;
+        self.encode_drain(encoder)?;
         let known = self.peers.get().map(|peers| peers.borrow().clone());
         let (answers, peers) = match known {
             None | Some(Peers::Unknown) => return Ok(()),

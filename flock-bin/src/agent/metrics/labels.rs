@@ -233,12 +233,24 @@ label_values! {
 }
 
 label_values! {
+    /// How far a drain is.
+    Phase {
+        /// What is announced carries GRACEFUL_SHUTDOWN.
+        Marked => "marked",
+        /// Nothing is announced.
+        Withdrawn => "withdrawn",
+    }
+}
+
+label_values! {
     /// A watch on the API server.
     Watch {
         /// Of this node's pods.
         Pods => "pods",
         /// Of this node's NodeConfig.
         NodeConfig => "node_config",
+        /// Of the node itself.
+        Node => "node",
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) struct State {
     queued: OnceLock<QueueCounts>,
     pods: OnceLock<Count>,
     node_config: OnceLock<Count>,
+    node: OnceLock<Count>,
     events_dropped: OnceLock<Count>,
     collected: OnceLock<Count>,
     backends: OnceLock<(Arc<dyn Ipam>, Arc<dyn Store>)>,
@@ -64,6 +65,7 @@ impl State {
             queued: OnceLock::new(),
             pods: OnceLock::new(),
             node_config: OnceLock::new(),
+            node: OnceLock::new(),
             events_dropped: OnceLock::new(),
             collected: OnceLock::new(),
             backends: OnceLock::new(),
@@ -105,6 +107,7 @@ impl State {
         match watch {
             Watch::Pods => &self.pods,
             Watch::NodeConfig => &self.node_config,
+            Watch::Node => &self.node,
         }
     }
 
