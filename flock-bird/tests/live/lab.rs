@@ -209,7 +209,7 @@ impl Namespace {
     }
 
     /// A command in this namespace that dies with the test.
-    fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = bound_to_test("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.pid())).arg(program);
         command
@@ -372,13 +372,15 @@ pub(crate) fn names_in(directory: &Path) -> BTreeSet<PathBuf> {
     fs::read_dir(directory).unwrap().map(|entry| PathBuf::from(entry.unwrap().file_name())).collect()
 }
 
-fn bound_to_test(program: &str) -> Command {
+/// A command that the kernel ends with the test.
+pub(crate) fn bound_to_test(program: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", program]);
     command
 }
 
-struct Killed(Child);
+/// A process that ends when it is dropped.
+pub(crate) struct Killed(pub(crate) Child);
 
 impl Killed {
     fn end(&mut self) {

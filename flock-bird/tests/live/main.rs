@@ -1,4 +1,5 @@
-//! The announcer with real BIRDs, in network namespaces. Needs root, bird2, iproute2 and util-linux.
+//! The announcer with real BIRDs, in network namespaces. Needs root, bird2, iproute2 and
+//! util-linux; the recipes also frr and gobgpd.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 #![cfg(target_os = "linux")]
 
@@ -9,5 +10,6 @@ mod lab;
 mod observed;
 mod peers;
 mod protocols;
+mod recipes;
 mod sessions;
 mod speaker_away;
