@@ -23,6 +23,7 @@ use std::time::Duration;
 use flock_core::excerpt::quoted;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::time::sleep;
 
 mod reply;
 
@@ -38,6 +39,9 @@ pub(crate) fn reply(text: &str) -> Reply {
 
 /// The longest command that BIRD reads, in bytes.
 const MAX_COMMAND: usize = 4_000;
+
+/// Between two looks whether the queue of connections has room.
+const ROOM: Duration = Duration::from_millis(20);
 
 /// Asks one BIRD.
 #[derive(Debug, Clone)]
@@ -98,6 +102,8 @@ impl Client {
     /// Sends `command` over a connection of its own and returns the reply, also where that is
     /// an error by BIRD.
     ///
+    /// A BIRD that hangs is [`ControlError::Timeout`], however many wait for it already.
+    ///
     /// Dropping the future closes the connection; BIRD may still execute the command.
     pub async fn ask(&self, command: &str) -> Result<Reply, ControlError> {
         if command.len() > MAX_COMMAND || command.chars().any(char::is_control) {
@@ -110,7 +116,7 @@ impl Client {
     }
 
     async fn exchange(&self, command: &str) -> Result<Reply, ControlError> {
-        let mut stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(&error))?;
+        let mut stream = self.connect().await.map_err(|error| self.unreachable(&error))?;
         let mut parser = ReplyParser::new();
         let greeting = self.next_reply(&mut stream, &mut parser).await?;
         if greeting.code() != Code::WELCOME {
@@ -122,6 +128,17 @@ impl Client {
             .await
             .map_err(|error| self.unreachable(&error))?;
         self.next_reply(&mut stream, &mut parser).await
+    }
+
+    /// Behind a BIRD that hangs connections queue up, until the kernel takes no more of them for it
+    /// (EAGAIN of connect(2)): it is waited for as for one that does not answer.
+    async fn connect(&self) -> io::Result<UnixStream> {
+        loop {
+            match UnixStream::connect(&self.socket).await {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(ROOM).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn next_reply(

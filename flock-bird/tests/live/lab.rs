@@ -339,6 +339,12 @@ impl Bird {
         assert!(self.process.0.wait().unwrap().success());
     }
 
+    /// Sends it a signal, as kill(1) calls it.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.process.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(self) {
         drop(self);

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 #![cfg(target_os = "linux")]
 
+mod coalescing;
 mod conformance;
 mod drain;
+mod failures;
 mod graceful_restart;
 mod lab;
 mod observed;
@@ -13,3 +15,4 @@ mod protocols;
 mod recipes;
 mod sessions;
 mod speaker_away;
+mod watch;
