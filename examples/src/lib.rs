@@ -13,7 +13,7 @@
 //! - [`cluster`] is the same network with a real Kubernetes on it: a control plane,
 //!   and nodes with containerd, kubelet and kube-proxy.
 //! - [`mod@bench`] measures ADD and DEL, of Flock and of others.
-//! - [`readiness`] measures how the network follows the readiness of pods.
+//! - [`readiness`] measures how the network follows the readiness of pods, [`changes`] of many at once.
 //! - [`storm`] kills the agent under callers, [`churn`] lets pods come and go and fills a node.
 //! - [`runtime`] runs the plugin, [`snapshot`] tells what a call changed, [`judge`] whether
 //!   records, kernel and BIRD agree.
@@ -26,6 +26,7 @@
 
 pub mod bench;
 pub mod bird;
+pub mod changes;
 pub mod churn;
 pub mod cluster;
 pub mod deadline;
