@@ -31,7 +31,7 @@
 //!
 //! # What it needs of the node
 //!
-//! BIRD 2 with its control socket and its configuration file under the paths of [`BirdConfig`],
+//! BIRD 2.0.9 or later with its control socket and its configuration file under the paths of [`BirdConfig`],
 //! before or after the announcer starts. BIRD reads the node's routes from the kernel's main
 //! table: the Dataplane puts them there, under the route protocol number that
 //! [`BirdConfig::route_protocol`] names.

@@ -325,7 +325,7 @@ async fn a_bad_entry_disables_that_peer_only() {
     let lab = lab("");
     let v6 = json!({"name": "tor-v6", "address": "2001:db8:ffff::1", "asn": 64500});
     let v4 = json!({"name": "tor-v4", "address": "192.0.2.254", "asn": 64500});
-    let (announcer, bird) = lab.announcing(&node_config(json!([v6, v4]), 0)).await;
+    let (announcer, bird) = lab.announcing(&node_config(&json!([v6, v4]), 0)).await;
     exchanged(&lab).await;
     let [_, since_v6] = since(&bird).await;
     let ours = RouteWatch::begin(&lab.node).await;
@@ -337,20 +337,20 @@ async fn a_bad_entry_disables_that_peer_only() {
         (json!([v6, {"colour": "red"}, v4, 7]), 2, true),
         (json!([bad, v6]), 1, false),
     ] {
-        announcer.sync(&node_config(peers, refused)).await.unwrap();
+        announcer.sync(&node_config(&peers, refused)).await.unwrap();
         announcer.applied().await.unwrap();
         assert!(bird.since("peer_tor-v6").await == since_v6, "the session was reset");
         assert_eq!(bird.row("peer_tor-v4").await.is_some(), v4_stays);
     }
     eventually("the peer's routes are gone", async || lab.node.routes_by_bird().len() == 1).await;
-    announcer.sync(&node_config(json!([v6, v4]), 0)).await.unwrap();
+    announcer.sync(&node_config(&json!([v6, v4]), 0)).await.unwrap();
     exchanged(&lab).await;
     assert!(bird.since("peer_tor-v6").await == since_v6, "the session was reset");
     ours.assert_untouched(&lab.node, &FOREIGN[1..]).await;
 }
 
 /// What is announced to those of these peers that can be used; so many others are refused.
-fn node_config(peers: Value, refused: usize) -> Announcements {
+fn node_config(peers: &Value, refused: usize) -> Announcements {
     let manifest = json!({
         "apiVersion": "flock.fritzlab.net/v1alpha1",
         "kind": "NodeConfig",
