@@ -12,6 +12,7 @@ use std::path::Path;
 use std::thread;
 
 mod agent;
+mod bgp;
 mod binary;
 mod contender;
 mod pods;
@@ -19,6 +20,7 @@ mod report;
 mod series;
 
 pub use agent::AgentNumbers;
+pub use bgp::{BgpNumbers, FullTable, ManyPeers};
 pub use binary::Binary;
 pub use report::{Report, Row};
 pub use series::Series;
@@ -53,6 +55,16 @@ pub struct Scale {
     pub memory_attachments: usize,
     /// With how many records the agent is started.
     pub records: usize,
+    /// With how many BGP peers.
+    pub peers: usize,
+    /// With how many anycast addresses.
+    pub anycast: usize,
+    /// How often their configuration is changed.
+    pub bgp_rounds: usize,
+    /// How many routes a router sends that are not taken.
+    pub routes: usize,
+    /// How many times the readiness of a pod changes.
+    pub changes: usize,
 }
 
 impl Scale {
@@ -68,6 +80,11 @@ impl Scale {
             slow_pods_together: 48,
             memory_attachments: 250,
             records: 1000,
+            peers: 64,
+            anycast: 1000,
+            bgp_rounds: 20,
+            routes: 500_000,
+            changes: 2000,
         }
     }
 
@@ -83,6 +100,11 @@ impl Scale {
             slow_pods_together: 16,
             memory_attachments: 32,
             records: 64,
+            peers: 4,
+            anycast: 20,
+            bgp_rounds: 2,
+            routes: 2000,
+            changes: 100,
         }
     }
 }
@@ -111,6 +133,7 @@ pub fn run(scale: &Scale) -> Result<Report> {
         ),
         rows,
         agent: agent::measure(&dir, scale)?,
+        bgp: bgp::measure(&dir, scale)?,
         binaries,
     })
 }

@@ -104,6 +104,15 @@ impl Daemon {
         }
     }
 
+    /// Its resident memory, in KiB.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let path = PathBuf::from(format!("/proc/{}/status", self.pid()));
+        let status = fs::read_to_string(&path).map_err(LabError::file("read", &path))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
+        kib.ok_or_else(|| LabError::Unexpected(format!("{} has no VmRSS in kB", path.display())))
+    }
+
     /// An error with the end of its log unless it is still running.
     pub fn must_run(&mut self) -> Result<()> {
         let status = self.child.try_wait().map_err(LabError::file("wait for", &self.name))?;

@@ -8,7 +8,7 @@ use std::process::Command;
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState};
 use flock_core::dataplane::{Dataplane, Link};
 use flock_core::name::{ContainerId, InterfaceName, NetworkName};
-use flock_examples::bench::{self, AT_ONCE, Scale};
+use flock_examples::bench::{self, AT_ONCE, Scale, Series};
 use flock_examples::netns::Netns;
 use flock_examples::process::run;
 use flock_examples::runtime::INTERFACE;
@@ -42,7 +42,18 @@ fn a_quick_run_measures_everything() -> Result<()> {
         assert_eq!(report.agent.records, scale.records);
         let lines = report.to_string();
         let targets = lines.lines().filter(|line| line.ends_with(" yes") || line.ends_with(" NO"));
-        assert_eq!(targets.count(), 7, "{lines}");
+        assert_eq!(targets.count(), 14, "{lines}");
+        let bgp = &report.bgp;
+        let rounds = |series: &Series| series.count();
+        let (many, full) = (&bgp.many, &bgp.full);
+        assert_eq!([&many.render, &many.apply, &many.heard, &many.asked].map(rounds), [scale.bgp_rounds; 4]);
+        assert_eq!((many.by_hand.count(), full.routes), (2 * scale.bgp_rounds, scale.routes));
+        assert!(many.batch <= many.learned && many.learned <= many.told, "{many:?}");
+        assert_eq!(full.kernel_after, full.kernel_before + 2, "{full:?}");
+        assert!(full.session <= full.settled && full.asked.count() > 0, "{full:?}");
+        for changes in bgp.changes {
+            assert!(changes.changes == scale.changes && changes.configurations == 0, "{changes:?}");
+        }
         Ok(())
     })
 }

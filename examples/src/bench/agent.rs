@@ -1,6 +1,5 @@
 //! What the agent takes: memory, and time to start.
 
-use std::fs;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -103,10 +102,5 @@ fn until_served(flock: &Contender, pod: &super::pods::Pod) -> Result<()> {
 
 fn resident_kib(flock: &mut Contender) -> Result<u64> {
     let agent = flock.node()?.agent();
-    let pid = agent.ok_or_else(|| LabError::Unexpected("the agent was not started".into()))?.pid();
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).map_err(LabError::file("read", &path))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
-    kib.ok_or_else(|| LabError::Unexpected(format!("{path} has no VmRSS in kB")))
+    agent.ok_or_else(|| LabError::Unexpected("the agent was not started".into()))?.resident_kib()
 }

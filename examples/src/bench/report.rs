@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::series::{Series, Turn};
-use super::{AT_ONCE, AgentNumbers, Binary};
+use super::{AT_ONCE, AgentNumbers, BgpNumbers, Binary};
 
 /// Everything that was measured. Displays as what `make bench` prints.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Memory and start.
     pub agent: AgentNumbers,
+    /// BGP.
+    pub bgp: BgpNumbers,
     /// Sizes.
     pub binaries: Vec<Binary>,
 }
@@ -44,11 +46,11 @@ impl Row {
 }
 
 /// One line of the targets.
-struct Target {
-    what: &'static str,
-    wanted: String,
-    measured: String,
-    is_reached: bool,
+pub(super) struct Target {
+    pub(super) what: &'static str,
+    pub(super) wanted: String,
+    pub(super) measured: String,
+    pub(super) is_reached: bool,
 }
 
 impl Report {
@@ -73,7 +75,7 @@ impl Report {
         let mib = self.agent.loaded_kib.max(self.agent.restarted_kib) as f64 / 1024.0;
         let plugin = self.binaries.first()?;
         let start = self.agent.start.as_secs_f64();
-        Some(vec![
+        let mut targets = vec![
             at_most("ADD, one at a time, median", 0.35, "bridge", ratio(&flock.add, &bridge.add)),
             at_most("ADD, one at a time, median", 2.0, "the floor", ratio(&flock.add, &floor.add)),
             at_most("DEL, one at a time, median", 0.10, "bridge", ratio(&flock.del, &bridge.del)),
@@ -105,7 +107,9 @@ impl Report {
                 measured: format!("{start:.2} s with {}", self.agent.records),
                 is_reached: start <= 1.0,
             },
-        ])
+        ];
+        targets.extend(self.bgp.targets());
+        Some(targets)
     }
 }
 
@@ -152,6 +156,7 @@ impl fmt::Display for Report {
             let kind = if binary.is_static { "static" } else { "dynamic" };
             writeln!(f, "{:24} {:>6.2} MiB, {kind}", binary.name, mebibytes(binary.size))?;
         }
+        write!(f, "\n{}", self.bgp)?;
         writeln!(f, "\n{:36} {:38} {:20} reached", "what", "target", "measured")?;
         for target in self.targets().unwrap_or_default() {
             let reached = if target.is_reached { "yes" } else { "NO" };
@@ -162,7 +167,7 @@ impl fmt::Display for Report {
 }
 
 /// With as many digits as mean something.
-fn milliseconds(time: Duration) -> String {
+pub(super) fn milliseconds(time: Duration) -> String {
     let milliseconds = time.as_secs_f64() * 1000.0;
     match milliseconds {
         ..10.0 => format!("{milliseconds:.2}"),

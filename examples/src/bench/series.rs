@@ -45,6 +45,11 @@ impl Series {
         self.times.len()
     }
 
+    /// Of times one after the other.
+    pub(super) fn of(times: Vec<Duration>) -> Self {
+        Self { elapsed: times.iter().sum(), times }
+    }
+
     pub(super) fn append(&mut self, other: Self) {
         self.times.extend(other.times);
         self.elapsed += other.elapsed;

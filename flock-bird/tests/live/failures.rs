@@ -240,7 +240,7 @@ const NOGROUP: u32 = 65534;
 
 #[tokio::test]
 async fn a_peer_that_flaps_concerns_no_other() {
-    let own = "2001:db8:beef::/48";
+    let (own, [alone, shared]) = ("2001:db8:beef::/48", FOREIGN);
     let second = Namespace::new();
     let lab = Lab::with_sessions(&router(""), |node, _| {
         node.ip(&format!("link add up1 type veth peer name down1 netns {}", second.pid()));
@@ -252,7 +252,7 @@ async fn a_peer_that_flaps_concerns_no_other() {
     install(&lab, &OWN);
     let path = lab.directory.path().join("second.conf");
     let there = format!(
-        "protocol static {{ ipv6; route {own} blackhole; }}
+        "protocol static {{ ipv6; route {own} blackhole; route {shared} blackhole; }}
 protocol bgp node {{ local as 64499; neighbor 2001:db8:fffe::2 as 64512; connect delay time 1;
   connect retry time 1; error wait time 1, 2; ipv6 {{ import all; export where source = RTS_STATIC; }}; }}\n"
     );
@@ -269,6 +269,8 @@ protocol bgp node {{ local as 64499; neighbor 2001:db8:fffe::2 as 64512; connect
             .await;
     };
     node_has(&all).await;
+    let ways = || lab.node.ip(&format!("-6 route show {shared}")).matches(" via ").count();
+    eventually("both have it", async || ways() == 2).await;
     let before = since(&bird).await;
     let (ours, theirs) = (RouteWatch::begin(&lab.node).await, RouteWatch::begin(&lab.router_namespace).await);
 
@@ -276,13 +278,16 @@ protocol bgp node {{ local as 64499; neighbor 2001:db8:fffe::2 as 64512; connect
     for _ in 0..flaps {
         flapping.ask("disable node").await;
         node_has(&without).await;
+        eventually("one of two has it", async || ways() == 1).await;
         flapping.ask("enable node").await;
         node_has(&all).await;
+        eventually("both have it again", async || ways() == 2).await;
     }
     assert!(since(&bird).await == before, "a session was reset");
     let removed = ours.of(&lab.node, own).await;
     assert_eq!(removed.iter().filter(|line| line.contains("Deleted")).count(), flaps, "{removed:?}");
-    ours.assert_untouched(&lab.node, &FOREIGN).await;
+    ours.assert_untouched(&lab.node, &[alone]).await;
+    ours.assert_kept(&lab.node, &[shared]).await;
     theirs.assert_untouched(&lab.router_namespace, &OWN).await;
 }
 

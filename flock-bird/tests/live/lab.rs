@@ -232,7 +232,9 @@ impl Namespace {
     /// The destinations that BIRD has put into the kernel.
     pub(crate) fn routes_by_bird(&self) -> BTreeSet<String> {
         let text = self.ip("-4 route show proto bird") + &self.ip("-6 route show proto bird");
-        let words = text.lines().map(|line| line.split_whitespace().find(|word| *word != "blackhole"));
+        // Each way of a multipath route has an indented line of its own.
+        let routes = text.lines().filter(|line| !line.starts_with(char::is_whitespace));
+        let words = routes.map(|line| line.split_whitespace().find(|word| *word != "blackhole"));
         words.map(|word| word.unwrap().to_owned()).collect()
     }
 }
