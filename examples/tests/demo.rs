@@ -91,6 +91,11 @@ fn the_demo_shows_the_main_job_and_leaves_nothing_behind() {
         // Six pods, two families: the gateway, the router, and five other pods.
         "84 pings, 84 answers",
         "the router reaches 2001:db8:a::53 and 198.51.100.53 by both nodes",
+        "dns-1 is not ready: by node2 alone",
+        "dns-1 is ready: by both nodes again",
+        "node1's routes carry GRACEFUL_SHUTDOWN, the router prefers node2",
+        "after drainTime (1 s) none is left; the 4 BGP sessions stay up",
+        "undone: every pod is reached",
         "the 4 BGP sessions are still up",
         "Everything works",
     ] {

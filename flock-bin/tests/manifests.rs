@@ -347,8 +347,9 @@ fn bird_leaves_without_a_word_unless_the_node_shuts_down() {
     let pod = daemon_set("flock-bird").spec.unwrap().template.spec.unwrap();
     let stop = pod.containers[0].lifecycle.clone().unwrap().pre_stop.unwrap().exec.unwrap().command.unwrap();
     assert_eq!(stop[..2], ["sh", "-euc"]);
-    let script =
-        stop[2].replace("/run/flock", run.path().to_str().unwrap()).replace("exec birdc ", "exec echo ");
+    let script = stop[2]
+        .replace("/run/flock", run.path().to_str().unwrap())
+        .replace("exec timeout 5 birdc ", "exec echo ");
     let client = format!("-s {}/bird.ctl graceful restart\n", run.path().display());
     assert_eq!(String::from_utf8(sh(&script).stdout).unwrap(), client);
 

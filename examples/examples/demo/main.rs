@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use flock_examples::deadline::{Probe, until};
-use flock_examples::fabric::Fabric;
+use flock_examples::fabric::{Fabric, Plan};
 use flock_examples::node::Pod;
 use flock_examples::process::tail;
 use flock_examples::runtime::INTERFACE;
@@ -26,6 +26,7 @@ const CONVERGENCE: Duration = Duration::from_secs(20);
 /// For one answer to one ping.
 const ANSWER: Duration = Duration::from_secs(1);
 const ANYCAST: [&str; 2] = ["2001:db8:a::53", "198.51.100.53"];
+const NODES: [&str; 2] = ["node1", "node2"];
 const GATEWAYS: [&str; 2] = ["fe80::1", "169.254.1.1"];
 
 const PICTURE: &str = "
@@ -115,6 +116,10 @@ impl<'a> Demo<'a> {
         for line in columns(&self.table(&trips), 4) {
             self.screen.line(line);
         }
+        self.screen.heading("A pod that is not ready gets nothing");
+        self.readiness()?;
+        self.screen.heading("A node that is drained leaves in order");
+        self.drain()?;
         self.screen.heading("An anycast address outlives one of its pods");
         self.anycast()?;
         self.bgp_table()
@@ -209,17 +214,88 @@ impl<'a> Demo<'a> {
         })
     }
 
-    fn anycast(&mut self) -> Step<()> {
-        let Self { screen, fabric, pods } = self;
-        let targets = ANYCAST.iter().map(|text| text.parse::<IpAddr>());
-        let targets: Vec<IpAddr> = targets.collect::<Result<_, _>>().unwrap_or_default();
+    /// The pod that serves the anycast addresses on one node, off and on.
+    fn readiness(&self) -> Step<()> {
+        let Self { screen, fabric, .. } = self;
+        let targets = anycast_addresses();
         screen.step("anycast from both nodes", || {
             for target in &targets {
-                next_hops(fabric, *target, &["node1", "node2"])?;
+                next_hops(fabric, *target, &NODES)?;
                 fabric.router.netns.must_ping(target, ANSWER)?;
             }
             Ok(((), format!("the router reaches {} by both nodes", ANYCAST.join(" and "))))
         })?;
+        let node = &fabric.nodes[0];
+        screen.step("a pod that becomes unready", || {
+            let start = Instant::now();
+            node.set_ready("dns-1", false)?;
+            for target in &targets {
+                next_hops(fabric, *target, &NODES[1..])?;
+            }
+            let gap = start.elapsed();
+            fabric.router.netns.must_ping(targets[0], ANSWER)?;
+            Ok(((), format!("dns-1 is not ready: by node2 alone, {} ms later", milliseconds(gap))))
+        })?;
+        screen.step("a pod that becomes ready", || {
+            let start = Instant::now();
+            node.set_ready("dns-1", true)?;
+            for target in &targets {
+                next_hops(fabric, *target, &NODES)?;
+            }
+            Ok((
+                (),
+                format!("dns-1 is ready: by both nodes again, {} ms later", milliseconds(start.elapsed())),
+            ))
+        })
+    }
+
+    fn drain(&self) -> Step<()> {
+        let Self { screen, fabric, .. } = self;
+        let targets = anycast_addresses();
+        let node = &fabric.nodes[0];
+        screen.step("the mark of a drain", || {
+            node.change_bgp(|bgp| {
+                bgp["drain"] = true.into();
+                bgp["drainTime"] = 1.into();
+            })?;
+            let plan = Plan::new(1);
+            until("GRACEFUL_SHUTDOWN with the routes of node1", CONVERGENCE, || {
+                let routes = fabric.router.bird.query("show route all where bgp_community ~ [(65535, 0)]")?;
+                let marked =
+                    [plan.cidr6(), plan.cidr4()].iter().all(|prefix| routes.contains(prefix.as_str()));
+                Ok(if marked { Probe::Done(()) } else { Probe::Waiting(routes) })
+            })?;
+            for target in &targets {
+                next_hops(fabric, *target, &NODES[1..])?;
+                fabric.router.netns.must_ping(target, ANSWER)?;
+            }
+            Ok(((), "node1's routes carry GRACEFUL_SHUTDOWN, the router prefers node2".to_owned()))
+        })?;
+        screen.step("the withdrawal of a drain", || {
+            let of_node1 = ["node1_v6", "node1_v4"];
+            until("no route of node1", CONVERGENCE, || {
+                let routes = fabric.router.bird.query("show route where source = RTS_BGP")?;
+                let left = of_node1.iter().any(|session| routes.contains(session));
+                Ok(if left { Probe::Waiting(routes) } else { Probe::Done(()) })
+            })?;
+            fabric.router.bird.established(4, ANSWER)?;
+            Ok(((), "after drainTime (1 s) none is left; the 4 BGP sessions stay up".to_owned()))
+        })?;
+        screen.step("the end of a drain", || {
+            node.change_bgp(|bgp| bgp["drain"] = false.into())?;
+            for target in targets.iter().chain(self.pods.iter().flat_map(|pod| &pod.addresses)) {
+                fabric.router.netns.reach(target, CONVERGENCE)?;
+            }
+            for target in &targets {
+                next_hops(fabric, *target, &NODES)?;
+            }
+            Ok(((), "undone: every pod is reached, the anycast ones by both nodes".to_owned()))
+        })
+    }
+
+    fn anycast(&mut self) -> Step<()> {
+        let Self { screen, fabric, pods } = self;
+        let targets = anycast_addresses();
         let used = screen.step("the node that the router takes", || {
             let used = match targets.first() {
                 Some(target) => fabric.router.next_hop(*target)?,
@@ -284,6 +360,10 @@ impl<'a> Demo<'a> {
         }));
         rows
     }
+}
+
+fn anycast_addresses() -> Vec<IpAddr> {
+    ANYCAST.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 /// Of one pod, IPv6 first.
