@@ -56,6 +56,11 @@ impl Bird {
         &mut self.daemon
     }
 
+    /// What it says.
+    pub fn log(&self) -> &Path {
+        self.daemon.log()
+    }
+
     /// Its control socket.
     pub fn socket(&self) -> &Path {
         &self.socket

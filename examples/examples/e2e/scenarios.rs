@@ -14,6 +14,7 @@ mod anycast;
 mod api_away;
 mod chained;
 mod crowd;
+mod drain;
 mod install;
 mod node_config;
 mod overlays;
@@ -25,7 +26,7 @@ mod upgrade;
 type Play = fn(&Screen, &mut Lab) -> Step<()>;
 
 /// In this order. The first one is always played: all others need what it installs.
-const ALL: [(&str, &str, Play); 13] = [
+const ALL: [(&str, &str, Play); 14] = [
     ("install", "Flock by its manifests", install::play),
     ("reach", "Everyone reaches everyone", reach::play),
     ("annotations", "What pods ask for by annotations", annotations::play),
@@ -35,6 +36,7 @@ const ALL: [(&str, &str, Play); 13] = [
     ("agent-upgrade", "An upgrade of the agent under traffic", upgrade::agent),
     ("bird-upgrade", "An upgrade of BIRD under traffic", upgrade::bird),
     ("node-config", "A NodeConfig that is wrong, and one that changes", node_config::play),
+    ("drain", "A node that leaves in order", drain::play),
     ("crowd", "A hundred pods at once, three times", crowd::play),
     ("api-away", "The API server is away", api_away::play),
     ("overlays", "Other ways to install it", overlays::play),

@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use flock_bird::protocols;
-use flock_core::node_config::{Community, Password};
+use flock_core::drain::DrainPhase;
+use flock_core::node_config::Password;
 use ipnet::IpNet;
 
 use self::document::Recipe;
@@ -276,11 +277,12 @@ async fn maintenance(recipe: &Recipe, speaker: Speaker) {
     rack.commands_show("2001:db8:1:1::/64").await;
     rack.nodes[0].takes(&["default via 192.0.2.1", "default via 2001:db8:ffff::1"]).await;
 
-    rack.nodes[0]
-        .change(|wanted| {
-            wanted.export.all.communities.insert(Community::GRACEFUL_SHUTDOWN);
-        })
-        .await;
+    rack.nodes[0].change(|wanted| wanted.drain = Some(DrainPhase::Marked)).await;
     let least = u32::from(speaker == Speaker::Gobgp);
-    rack.router_has(&carried(own, least, &[(65535, 0)])).await;
+    let last = |path: Route| Route { med: u32::MAX, as_path: vec![64512; 4], ..path };
+    let marked = carried(own, least, &[(65535, 0)]).into_iter();
+    let marked = marked.map(|(prefix, paths)| (prefix, paths.into_iter().map(last).collect()));
+    rack.router_has(&marked.collect()).await;
+    rack.nodes[0].change(|wanted| wanted.drain = Some(DrainPhase::Withdrawn)).await;
+    rack.router_has(&Routes::new()).await;
 }
