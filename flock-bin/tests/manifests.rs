@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -354,15 +355,17 @@ fn bird_leaves_without_a_word_unless_the_node_shuts_down() {
     assert_eq!(String::from_utf8(sh(&script).stdout).unwrap(), client);
 
     let word = run.path().join("shutdown");
+    let script = script.replace("do sleep", "do echo waits; sleep");
     for last in [Some("Withdrawn\n"), None] {
         fs::write(&word, "Marked\n").unwrap();
         let mut stopping = Command::new("sh").args(["-euc", &script]).stdout(Stdio::piped()).spawn().unwrap();
-        assert_eq!(stopping.try_wait().unwrap(), None);
+        let mut said = BufReader::new(stopping.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(said.next().as_deref(), Some("waits"));
         match last {
             Some(last) => fs::write(&word, last).unwrap(),
             None => fs::remove_file(&word).unwrap(),
         }
-        let output = stopping.wait_with_output().unwrap();
-        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+        assert!(said.all(|line| line == "waits"));
+        assert!(stopping.wait().unwrap().success());
     }
 }

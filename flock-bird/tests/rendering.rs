@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use flock_bird::render::{Renderer, protocol_name};
 use flock_core::announcer::{AnnounceError, Announcements};
+use flock_core::drain::DrainPhase;
 use flock_core::name::InterfaceName;
 use flock_core::node_config::{
     Attributes, Bfd, Community, Export, Family, GracefulRestart, Import, LargeCommunity, LimitAction,
@@ -160,9 +161,13 @@ fn asn() -> impl Strategy<Value = u32> {
     (1..u32::MAX).prop_filter("reserved", |asn| !matches!(asn, 23_456 | 65_535))
 }
 
+fn phase() -> impl Strategy<Value = DrainPhase> {
+    prop::sample::select(vec![DrainPhase::Marked, DrainPhase::Withdrawn])
+}
+
 fn announcements() -> impl Strategy<Value = Announcements> {
     (
-        (asn(), export(), 1_u8..),
+        (asn(), export(), 1_u8.., prop::option::of(phase())),
         1_u32..,
         prop::collection::btree_map(peer_name(), (address(), asn(), settings()), 0..6),
         prop::collection::btree_set(summary(), 0..4),
@@ -171,7 +176,15 @@ fn announcements() -> impl Strategy<Value = Announcements> {
         any::<bool>(),
     )
         .prop_map(
-            |((asn, export, maximum_paths), router_id, peers, summaries, anycast, exceptions, internal)| {
+            |(
+                (asn, export, maximum_paths, drain),
+                router_id,
+                peers,
+                summaries,
+                anycast,
+                exceptions,
+                internal,
+            )| {
                 let mut seen = BTreeSet::new();
                 let peers = peers.into_iter().map(|(name, (address, other, settings))| {
                     let asn = [if internal { asn } else { other }, asn];
@@ -185,6 +198,7 @@ fn announcements() -> impl Strategy<Value = Announcements> {
                     exceptions,
                     export,
                     maximum_paths,
+                    drain,
                     ..Announcements::new(asn, Ipv4Addr::from(router_id))
                 }
             },

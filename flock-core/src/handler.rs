@@ -322,6 +322,7 @@ impl Handler {
             exceptions: exceptions(records, node.config.cidrs),
             drain: self.drain_phase(),
         };
+        self.drain.tell(wanted.drain);
         Ok(self.backends.announcer.sync(&wanted).await?)
     }
 

@@ -30,13 +30,21 @@ impl Measured {
     pub(crate) fn add_times(&mut self, what: impl Into<String>, mut times: Vec<Duration>) {
         times.sort();
         let at = |tenths: usize| times.get((times.len() * tenths / 10).min(times.len().saturating_sub(1)));
-        let seconds = |time: Option<&Duration>| time.map_or(0.0, Duration::as_secs_f64);
+        let longest = times.last().copied().unwrap_or_default();
+        let shown = |time: Option<&Duration>| {
+            let time = time.copied().unwrap_or_default();
+            if longest < Duration::from_secs(1) {
+                format!("{} ms", time.as_millis())
+            } else {
+                format!("{:.1} s", time.as_secs_f64())
+            }
+        };
         let text = format!(
-            "median {:.1} s, 90 % within {:.1} s, all {} within {:.1} s",
-            seconds(at(5)),
-            seconds(at(9)),
+            "median {}, 90 % within {}, all {} within {}",
+            shown(at(5)),
+            shown(at(9)),
             times.len(),
-            seconds(times.last())
+            shown(times.last())
         );
         self.add(what, text);
     }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,6 +17,8 @@ pub(super) struct Drain {
     draining: watch::Sender<Option<Draining>>,
     /// Nothing was announced since the boot.
     fresh: bool,
+    /// The phase that went into what was announced last, or was to be.
+    told: Mutex<Option<DrainPhase>>,
 }
 
 impl Drain {
@@ -23,7 +26,16 @@ impl Drain {
     pub(super) fn new(record: Option<&DrainRecord>, boot_id: &str) -> Self {
         let record = record.filter(|record| record.boot_id == boot_id);
         let draining = record.and_then(|record| record.draining.clone());
-        Self { draining: watch::Sender::new(draining), fresh: record.is_none() }
+        Self { draining: watch::Sender::new(draining), fresh: record.is_none(), told: Mutex::default() }
+    }
+
+    /// The announcer is told of this phase.
+    pub(super) fn tell(&self, phase: Option<DrainPhase>) {
+        *self.told() = phase;
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<DrainPhase>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,17 +85,16 @@ impl Handler {
     pub async fn run_drain(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut draining = self.draining();
-        // At the start nobody knows what was told: the phase may have changed since.
-        let mut told: Option<Option<DrainPhase>> = None;
+        let mut said = None;
         loop {
             let now = draining.borrow_and_update().clone();
             let phase = self.drain_phase();
-            if told != Some(phase) {
-                if told.is_some() || phase.is_some() {
-                    self.tell_of_drain(phase, now.as_ref());
-                }
+            if phase != said {
+                self.say(phase, now.as_ref());
+                said = phase;
+            }
+            if phase != *self.drain.told() {
                 self.announce(Change::Gain).await;
-                told = Some(phase);
             }
             let left = now.map(|now| now.left(self.backends.clock.unix_ms(), self.drain_time()));
             let marked = left.filter(|left| !left.is_zero());
@@ -96,7 +107,7 @@ impl Handler {
         }
     }
 
-    fn tell_of_drain(&self, phase: Option<DrainPhase>, draining: Option<&Draining>) {
+    fn say(&self, phase: Option<DrainPhase>, draining: Option<&Draining>) {
         let reasons: Vec<_> =
             draining.iter().flat_map(|draining| &draining.reasons).map(ToString::to_string).collect();
         let reasons = reasons.join(", ");

@@ -2,17 +2,23 @@
 //! left where one of the pods goes.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use flock_examples::Result;
 use flock_examples::cluster::Cluster;
 use flock_examples::deadline::{Probe, until};
 use flock_examples::process::run;
 use flock_examples::screen::Screen;
+use serde_json::json;
 
 use crate::flock::SOON;
-use crate::pod::{Wanted, served_name};
+use crate::pod::{PODS, Wanted, served_name};
 use crate::{Lab, Step};
 
+/// How often a pod becomes unready.
+const ROUNDS: usize = 20;
+/// Nothing takes so long but what the kubelet has made undone meanwhile.
+const LATE: Duration = Duration::from_secs(5);
 const ANYCAST: [&str; 2] = ["2001:db8:a::80", "198.51.100.80"];
 
 pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
@@ -37,6 +43,12 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
         }
         Ok(((), "the router has both nodes as next hops, and gets answers from both pods".to_owned()))
     })?;
+    let times = screen.step("one that is not ready for a while", || {
+        let times = (0..ROUNDS).map(|_| round(cluster, &targets)).collect::<Result<Vec<_>>>()?;
+        Ok((times, format!("{ROUNDS} times one of them is not ready: the other's node is the only way")))
+    })?;
+    lab.measured.add_times("a pod not ready, to the router's other way", times);
+    let cluster = &lab.cluster;
     screen.step("one of the pods goes", || {
         let [_, second] = &pods;
         second.delete(cluster)?;
@@ -54,6 +66,49 @@ pub(crate) fn play(screen: &Screen, lab: &mut Lab) -> Step<()> {
         }
         Ok(((), "with both deleted, nobody announces it any more".to_owned()))
     })
+}
+
+/// Has the first pod not be ready, then ready again. Returns how long it took from the API server's
+/// answer until the kernel of the router has the other way alone.
+fn round(cluster: &Cluster, targets: &[IpAddr]) -> Result<Duration> {
+    loop {
+        set_ready(cluster, "any-1", false)?;
+        let begin = Instant::now();
+        let left = until_or_late(cluster, targets, &["node2"])?;
+        let took = begin.elapsed();
+        set_ready(cluster, "any-1", true)?;
+        for target in targets {
+            next_hops(cluster, *target, &["node1", "node2"])?;
+        }
+        // The kubelet, which looks now and then, says that it is ready all the time.
+        if left {
+            return Ok(took);
+        }
+    }
+}
+
+/// Whether it comes to that soon.
+fn until_or_late(cluster: &Cluster, targets: &[IpAddr], nodes: &[&str]) -> Result<bool> {
+    let begin = Instant::now();
+    while begin.elapsed() < LATE {
+        let mut found = targets.iter().map(|target| cluster.router.next_hops(*target));
+        if found.all(|found| found.is_ok_and(|found| found == nodes)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn set_ready(cluster: &Cluster, pod: &str, ready: bool) -> Result<()> {
+    let path = format!("{PODS}/{pod}");
+    let mut object = cluster.api().get(&path)?;
+    for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+        if condition["type"] == "Ready" {
+            condition["status"] = if ready { "True" } else { "False" }.into();
+        }
+    }
+    let change = json!({"status": {"conditions": object["status"]["conditions"]}});
+    cluster.api().patch(&format!("{path}/status"), &change).map(drop)
 }
 
 fn next_hops(cluster: &Cluster, target: IpAddr, nodes: &[&str]) -> Result<()> {
