@@ -221,6 +221,27 @@ fn what_is_changed_while_no_agent_runs_is_found_and_mended_offline() -> Result<(
     })
 }
 
+/// Nobody can be asked, so what the kernel has stays.
+#[test]
+fn a_pod_that_is_not_ready_is_not_announced_by_a_repair_offline() -> Result<()> {
+    sandbox::within("a_pod_that_is_not_ready_is_not_announced_by_a_repair_offline", |_| {
+        let mut lab = Lab::new()?;
+        let route = |lab: &Lab| lab.on_node("ip -6 route show 2001:db8:a::53");
+        assert!(route(&lab)?.contains("metric 512"), "{}", route(&lab)?);
+        lab.node().set_ready("web", false)?;
+        until("the route that stands by", LIMIT, || {
+            let found = route(&lab)?;
+            Ok(if found.contains("metric 32768") { Probe::Done(()) } else { Probe::Waiting(found) })
+        })?;
+        let standby = route(&lab)?;
+        lab.kill_agent()?;
+        lab.on_node("ip route del blackhole 10.0.1.0/24")?;
+        lab.assert_mended(Mode::Offline, "a repair of something else")?;
+        assert_eq!(route(&lab)?, standby);
+        Ok(())
+    })
+}
+
 #[test]
 fn records_are_found_and_mended_offline() -> Result<()> {
     sandbox::within("records_are_found_and_mended_offline", |_| {

@@ -1,7 +1,7 @@
 //! Time as an argument, so that rest periods and deadlines are tested without waiting.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where the time comes from.
@@ -33,22 +33,28 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     start: Instant,
     elapsed: Mutex<Duration>,
+    /// How far the wall clock is behind.
+    behind: Mutex<Duration>,
 }
 
 impl ManualClock {
     /// Starts at an arbitrary instant, and at the Unix epoch.
     pub fn new() -> Self {
-        Self { start: Instant::now(), elapsed: Mutex::new(Duration::ZERO) }
+        Self { start: Instant::now(), elapsed: Mutex::default(), behind: Mutex::default() }
     }
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        let mut elapsed = self.elapsed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *elapsed += by;
+        *lock(&self.elapsed) += by;
+    }
+
+    /// Sets the wall clock back, though not before the epoch, and the monotonic one not at all.
+    pub fn set_back(&self, by: Duration) {
+        *lock(&self.behind) += by;
     }
 
     fn elapsed(&self) -> Duration {
-        *self.elapsed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *lock(&self.elapsed)
     }
 }
 
@@ -64,6 +70,11 @@ impl Clock for ManualClock {
     }
 
     fn unix_ms(&self) -> u64 {
-        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let wall = self.elapsed().saturating_sub(*lock(&self.behind));
+        u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+fn lock(mutex: &Mutex<Duration>) -> MutexGuard<'_, Duration> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -56,14 +56,9 @@ pub struct DrainRecord {
 }
 
 impl Draining {
-    /// How far it is at `now_ms`, where announcements are withdrawn after `time`.
-    pub fn phase(&self, now_ms: u64, time: Duration) -> DrainPhase {
-        if self.left(now_ms, time).is_zero() { DrainPhase::Withdrawn } else { DrainPhase::Marked }
-    }
-
-    /// How long it is until announcements are withdrawn; zero where they are.
+    /// How long it is at `now_ms` until announcements are withdrawn, where that is after `time`; zero
+    /// where they are.
     pub fn left(&self, now_ms: u64, time: Duration) -> Duration {
-        // A clock that was set back does not make it longer than it is meant to be.
         time.saturating_sub(Duration::from_millis(now_ms.saturating_sub(self.since_ms)))
     }
 }

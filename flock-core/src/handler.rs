@@ -192,7 +192,7 @@ impl Handler {
     /// Composes a handler for the node that `config` describes. Nothing is done yet.
     pub fn new(backends: Backends, config: NodeConfig, settings: Settings) -> Self {
         let something = settings.announced_before;
-        let drain = Drain::new(settings.drain.as_ref(), &settings.boot_id);
+        let drain = Drain::new(settings.drain.as_ref(), &settings.boot_id, backends.clock.now());
         Self {
             backends,
             settings,

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -15,6 +15,8 @@ use crate::handler::{Change, Handler};
 #[derive(Debug)]
 pub(super) struct Drain {
     draining: watch::Sender<Option<Draining>>,
+    /// Since when this handler knows of it: the wall clock may be set back.
+    known: Mutex<Instant>,
     /// Nothing was announced since the boot.
     fresh: bool,
     /// The phase that went into what was announced last, or was to be.
@@ -23,19 +25,20 @@ pub(super) struct Drain {
 
 impl Drain {
     /// Goes on with what an earlier agent of this boot has left.
-    pub(super) fn new(record: Option<&DrainRecord>, boot_id: &str) -> Self {
+    pub(super) fn new(record: Option<&DrainRecord>, boot_id: &str, now: Instant) -> Self {
         let record = record.filter(|record| record.boot_id == boot_id);
         let draining = record.and_then(|record| record.draining.clone());
-        Self { draining: watch::Sender::new(draining), fresh: record.is_none(), told: Mutex::default() }
+        Self {
+            draining: watch::Sender::new(draining),
+            known: Mutex::new(now),
+            fresh: record.is_none(),
+            told: Mutex::default(),
+        }
     }
 
     /// The announcer is told of this phase.
     pub(super) fn tell(&self, phase: Option<DrainPhase>) {
-        *self.told() = phase;
-    }
-
-    fn told(&self) -> MutexGuard<'_, Option<DrainPhase>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.told) = phase;
     }
 }
 
@@ -57,8 +60,11 @@ impl Handler {
                 }
                 return changed;
             }
-            let begun = || Draining { since_ms: now, reasons: [].into() };
-            draining.get_or_insert_with(begun).reasons.insert(reason)
+            let begin = || {
+                *lock(&self.drain.known) = self.backends.clock.now();
+                Draining { since_ms: now, reasons: [].into() }
+            };
+            draining.get_or_insert_with(begin).reasons.insert(reason)
         });
     }
 
@@ -69,8 +75,17 @@ impl Handler {
 
     /// How far the drain is, where there is one.
     pub fn drain_phase(&self) -> Option<DrainPhase> {
+        let left = self.drain_left()?;
+        Some(if left.is_zero() { DrainPhase::Withdrawn } else { DrainPhase::Marked })
+    }
+
+    /// How long it is until everything is withdrawn, where there is a drain.
+    fn drain_left(&self) -> Option<Duration> {
         let draining = self.drain.draining.borrow();
-        Some(draining.as_ref()?.phase(self.backends.clock.unix_ms(), self.drain_time()))
+        let (draining, time) = (draining.as_ref()?, self.drain_time());
+        let clock = &self.backends.clock;
+        let known = clock.now().saturating_duration_since(*lock(&self.drain.known));
+        Some(draining.left(clock.unix_ms(), time).min(time.saturating_sub(known)))
     }
 
     /// What the next agent of this boot is to be given
@@ -93,11 +108,10 @@ impl Handler {
                 self.say(phase, now.as_ref());
                 said = phase;
             }
-            if phase != *self.drain.told() {
+            if phase != *lock(&self.drain.told) {
                 self.announce(Change::Gain).await;
             }
-            let left = now.map(|now| now.left(self.backends.clock.unix_ms(), self.drain_time()));
-            let marked = left.filter(|left| !left.is_zero());
+            let marked = self.drain_left().filter(|left| !left.is_zero());
             tokio::select! {
                 () = &mut shutdown => return,
                 // The sender is this handler's.
@@ -134,4 +148,8 @@ impl Handler {
     fn drain_time(&self) -> Duration {
         self.node().config.bgp.as_ref().map(|bgp| bgp.drain_time).unwrap_or_default()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -153,6 +153,18 @@ async fn a_drain_that_began_while_no_agent_ran_is_marked_first() {
     assert_eq!(announced(&world), Some(DrainPhase::Marked));
 }
 
+/// An hour that is set back must not be an hour in which the node is neither here nor gone.
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_back_makes_no_drain_longer() {
+    let world = World::new();
+    world.clock.advance(Duration::from_secs(3600));
+    let node = agent(&world, false, None).await;
+    node.handler.set_drain(DrainReason::Cordon, true);
+    world.clock.set_back(Duration::from_secs(3600));
+    world.clock.advance(TIME);
+    followed_until(&world, &node, Some(DrainPhase::Withdrawn)).await;
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Want(DrainReason, bool),

@@ -14,7 +14,7 @@ use flock_core::server::Claim;
 
 use crate::agent::check::CheckError;
 use crate::agent::check::options::CheckOptions;
-use crate::agent::pods::PlainPods;
+use crate::agent::pods::NobodyKnows;
 use crate::agent::records;
 
 /// Does with records and kernel what a starting agent does. What is announced, and the queue of
@@ -33,11 +33,12 @@ pub(super) async fn offline(
             store: Arc::new(store),
             dataplane,
             announcer: Arc::new(MemoryAnnouncer::default()),
-            pods: Arc::new(PlainPods),
+            pods: Arc::new(NobodyKnows),
             clock,
         };
         Handler::new(backends, config, Settings::new(boot_id))
     };
-    records::recovered::<CheckError>(&options.run_dir, compose).await?;
-    Ok(())
+    let (handler, _) = records::recovered::<CheckError>(&options.run_dir, compose).await?;
+    // The kernel alone is told: there is no announcer.
+    Ok(handler.publish().await?)
 }
