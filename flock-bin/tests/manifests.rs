@@ -14,6 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use flock_core::node_config::Peer;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
@@ -368,4 +369,18 @@ fn bird_leaves_without_a_word_unless_the_node_shuts_down() {
         assert!(said.all(|line| line == "waits"));
         assert!(stopping.wait().unwrap().success());
     }
+}
+
+/// Routers that hear nothing for the hold time drop the node's routes; where the connection ends
+/// before, they keep them (RFC 4724).
+#[test]
+fn a_bird_that_hangs_is_replaced_within_the_hold_time() {
+    let pod = daemon_set("flock-bird").spec.unwrap().template.spec.unwrap();
+    let probe = pod.containers[0].liveness_probe.clone().unwrap();
+    let noticed =
+        probe.period_seconds.unwrap() * probe.failure_threshold.unwrap() + probe.timeout_seconds.unwrap();
+    let ended = i64::from(noticed) + pod.termination_grace_period_seconds.unwrap();
+    // Its last word may be as old as the keepalive time, and it has to start again.
+    let left = i64::from(Peer::DEFAULT_HOLD_TIME) * 2 / 3 - 5;
+    assert!(ended <= left, "{ended} s, expected at most {left} s");
 }

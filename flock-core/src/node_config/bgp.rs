@@ -79,8 +79,8 @@ impl Bgp {
     /// What the kernel is given at most for one prefix where nothing else is said.
     pub const DEFAULT_MAXIMUM_PATHS: u8 = 16;
 
-    /// Routers choose other ways within seconds; a node that shuts down has no more than that.
-    pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(30);
+    /// Routers choose other ways within seconds, and a node that shuts down has half a minute.
+    pub const DEFAULT_DRAIN_TIME: Duration = Duration::from_secs(15);
     const MAX_DRAIN_TIME: u32 = 86_400;
 
     /// Without peers, and with the defaults of everything else.

@@ -44,7 +44,7 @@ pub struct BgpSpec {
     /// (RFC 8326) and the least preference, and are withdrawn after drainTime. Sessions stay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drain: bool,
-    /// After how many seconds of a drain announcements are withdrawn. Default 30.
+    /// After how many seconds of a drain announcements are withdrawn. Default 15.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32", range(min = 0, max = 86_400))]
     pub drain_time: Option<u32>,
