@@ -43,6 +43,8 @@ mod drain;
 mod error;
 mod files;
 pub mod http;
+#[cfg(test)]
+mod in_memory;
 mod inspected;
 pub mod log;
 pub mod metered;

@@ -166,21 +166,17 @@ impl Service for AgentService {
 mod tests {
     use std::pin::pin;
 
-    use flock_core::announcer::MemoryAnnouncer;
     use flock_core::boot;
     use flock_core::clock::SystemClock;
     use flock_core::cni::RawCall;
-    use flock_core::dataplane::MemoryDataplane;
     use flock_core::deletions::LockedQueue;
-    use flock_core::handler::{Backends, Settings};
-    use flock_core::ipam::MemoryIpam;
+    use flock_core::handler::Settings;
     use flock_core::node_config::NodeConfig;
-    use flock_core::store::MemoryStore;
     use futures_util::FutureExt;
     use tempfile::TempDir;
 
     use super::*;
-    use crate::agent::pods::PlainPods;
+    use crate::agent::in_memory;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -198,15 +194,7 @@ mod tests {
     }
 
     fn handler() -> Arc<Handler> {
-        let clock = Arc::new(SystemClock);
-        let backends = Backends {
-            ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
-            store: Arc::new(MemoryStore::new()),
-            dataplane: Arc::new(MemoryDataplane::new()),
-            announcer: Arc::new(MemoryAnnouncer::new()),
-            pods: Arc::new(PlainPods),
-            clock,
-        };
+        let backends = in_memory::backends(Arc::new(SystemClock));
         let config = NodeConfig::from_yaml(
             "{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {name: host001}, \
              spec: {cidr4: 10.0.1.0/24}}",

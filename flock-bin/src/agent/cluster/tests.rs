@@ -5,13 +5,11 @@ use std::sync::Mutex;
 
 use flock_bird::announcer::Status as BirdStatus;
 use flock_bird::peers::Peers;
-use flock_core::announcer::{AnnounceError, MemoryAnnouncer};
+use flock_core::announcer::AnnounceError;
 use flock_core::clock::SystemClock;
 use flock_core::dataplane::MemoryDataplane;
 use flock_core::handler::{Backends, Settings};
-use flock_core::ipam::MemoryIpam;
 use flock_core::node_config::{Manifest, NodeConfig};
-use flock_core::store::MemoryStore;
 use futures_util::FutureExt;
 use http::{Method, Request, Response};
 use kube::client::Body;
@@ -20,7 +18,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::*;
-use crate::agent::pods::PlainPods;
+use crate::agent::in_memory;
 
 mod leaving;
 mod passwords;
@@ -193,15 +191,9 @@ fn waited_for(readiness: &watch::Sender<Readiness>) -> String {
 
 /// A handler that `config` is in force in.
 async fn handler(config: NodeConfig) -> (Arc<Handler>, Arc<MemoryDataplane>) {
-    let (clock, dataplane) = (Arc::new(SystemClock), Arc::new(MemoryDataplane::new()));
-    let backends = Backends {
-        ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
-        store: Arc::new(MemoryStore::new()),
-        dataplane: Arc::clone(&dataplane) as _,
-        announcer: Arc::new(MemoryAnnouncer::new()),
-        pods: Arc::new(PlainPods),
-        clock,
-    };
+    let dataplane = Arc::new(MemoryDataplane::new());
+    let backends =
+        Backends { dataplane: Arc::clone(&dataplane) as _, ..in_memory::backends(Arc::new(SystemClock)) };
     let handler = Handler::new(backends, config, Settings::new("boot-1"));
     handler.recover(&[]).await.unwrap();
     handler.publish().await.unwrap();

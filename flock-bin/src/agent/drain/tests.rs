@@ -1,27 +1,16 @@
-use flock_core::announcer::MemoryAnnouncer;
 use flock_core::clock::ManualClock;
-use flock_core::dataplane::MemoryDataplane;
 use flock_core::drain::Draining;
-use flock_core::handler::{Backends, Settings};
-use flock_core::ipam::MemoryIpam;
+use flock_core::handler::Settings;
 use flock_core::node_config::NodeConfig;
-use flock_core::store::MemoryStore;
 use tempfile::TempDir;
 
 use super::*;
-use crate::agent::pods::PlainPods;
+use crate::agent::in_memory;
 
 const TIME: Duration = Duration::from_secs(20);
 
 async fn handler(clock: &Arc<ManualClock>) -> Arc<Handler> {
-    let backends = Backends {
-        ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
-        store: Arc::new(MemoryStore::new()),
-        dataplane: Arc::new(MemoryDataplane::new()),
-        announcer: Arc::new(MemoryAnnouncer::new()),
-        pods: Arc::new(PlainPods),
-        clock: clock.clone(),
-    };
+    let backends = in_memory::backends(clock.clone());
     let config = NodeConfig::from_yaml(
         "{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {name: host001}, \
          spec: {cidr4: 10.0.1.0/24, bgp: {asn: 64512, drainTime: 20}}}",

@@ -21,15 +21,7 @@ fn with_bgp() -> Has {
 
 /// An agent that is about to announce the node, in a boot in which another one has done so or not.
 async fn starting(config: NodeConfig, fresh: bool) -> Arc<Handler> {
-    let clock = Arc::new(SystemClock);
-    let backends = Backends {
-        ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
-        store: Arc::new(MemoryStore::new()),
-        dataplane: Arc::new(MemoryDataplane::new()),
-        announcer: Arc::new(MemoryAnnouncer::new()),
-        pods: Arc::new(PlainPods),
-        clock,
-    };
+    let backends = in_memory::backends(Arc::new(SystemClock));
     let drain = (!fresh).then(|| DrainRecord { boot_id: "boot-1".to_owned(), draining: None });
     let handler = Handler::new(backends, config, Settings { drain, ..Settings::new("boot-1") });
     handler.recover(&[]).await.unwrap();
