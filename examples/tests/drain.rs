@@ -25,17 +25,11 @@ fn seen(router: &Router) -> Result<Option<Seen>> {
     let table = router.bird.query("show route all")?;
     let all = [plan.cidr6(), plan.cidr4()].map(|prefix| {
         let mut lines = table.lines().skip_while(|line| !line.starts_with(&prefix));
-        match lines.next() {
-            None => Seen::Nothing,
-            // Up to the next prefix.
-            Some(_) => match lines
-                .take_while(|line| line.starts_with([' ', '\t']))
-                .any(|line| line.contains("(65535,0)"))
-            {
-                true => Seen::Marked,
-                false => Seen::Usual,
-            },
+        if lines.next().is_none() {
+            return Seen::Nothing;
         }
+        let mut of_prefix = lines.take_while(|line| line.starts_with([' ', '\t']));
+        if of_prefix.any(|line| line.contains("(65535,0)")) { Seen::Marked } else { Seen::Usual }
     });
     Ok((all[0] == all[1]).then_some(all[0]))
 }

@@ -279,9 +279,9 @@ async fn maintenance(recipe: &Recipe, speaker: Speaker) {
 
     rack.nodes[0].change(|wanted| wanted.drain = Some(DrainPhase::Marked)).await;
     let least = u32::from(speaker == Speaker::Gobgp);
-    let last = |path: Route| Route { med: u32::MAX, as_path: vec![64512; 4], ..path };
+    let with_mark = |path: Route| Route { med: u32::MAX, as_path: vec![64512; 4], ..path };
     let marked = carried(own, least, &[(65535, 0)]).into_iter();
-    let marked = marked.map(|(prefix, paths)| (prefix, paths.into_iter().map(last).collect()));
+    let marked = marked.map(|(prefix, paths)| (prefix, paths.into_iter().map(with_mark).collect()));
     rack.router_has(&marked.collect()).await;
     rack.nodes[0].change(|wanted| wanted.drain = Some(DrainPhase::Withdrawn)).await;
     rack.router_has(&Routes::new()).await;

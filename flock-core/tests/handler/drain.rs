@@ -62,7 +62,7 @@ async fn a_drain_is_announced_then_withdrawn_after_its_time_and_undone() {
     assert_eq!(announced(&world), Some(DrainPhase::Marked));
     // All that it was, but for the mark.
     assert_eq!(world.announcer.announced().unwrap().summaries.len(), 2);
-    world.clock.advance(TIME - Duration::from_millis(1));
+    world.clock.advance(TIME.saturating_sub(Duration::from_millis(1)));
     node.handler.publish().await.unwrap();
     assert_eq!(announced(&world), Some(DrainPhase::Marked));
     world.clock.advance(Duration::from_millis(1));

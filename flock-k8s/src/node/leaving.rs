@@ -83,7 +83,9 @@ impl Sink for Writer {
     type Object = NodeObject;
 
     fn replace(&mut self, objects: Vec<NodeObject>) {
-        objects.into_iter().for_each(|object| self.apply(object));
+        for object in objects {
+            self.apply(object);
+        }
     }
 
     fn apply(&mut self, object: NodeObject) {
