@@ -228,6 +228,16 @@ impl Node {
         self.agent.as_mut()
     }
 
+    /// How many packets the node has sent to its pods so far.
+    pub fn sent_to_pods(&self) -> Result<u64> {
+        let agent = self.agent.as_ref().map(Daemon::pid);
+        let agent = agent.ok_or_else(|| LabError::Unexpected(format!("{} has no agent", self.name())))?;
+        // Of the namespace that the agent is in, without a process that would have to enter it.
+        let path = PathBuf::from(format!("/proc/{agent}/net/dev"));
+        let text = fs::read_to_string(&path).map_err(LabError::file("read", &path))?;
+        Ok(text.lines().filter_map(sent_to_pod).sum())
+    }
+
     /// The routing daemon, where it was started.
     pub fn bird(&mut self) -> Option<&mut Bird> {
         self.bird.as_mut()
@@ -317,6 +327,27 @@ fn manifest(name: &str, node: &str, annotations: &[(&str, &str)]) -> Value {
     })
 }
 
+/// The packets that were sent by a pod's link, of a line of /proc/net/dev.
+fn sent_to_pod(line: &str) -> Option<u64> {
+    let (name, counts) = line.trim().split_once(':')?;
+    // Eight numbers of what came in are before it, and the bytes.
+    name.starts_with("flock").then(|| counts.split_whitespace().nth(9)?.parse().ok())?
+}
+
 fn status(ready: bool) -> Value {
     json!({"conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_to_pods_are_those_sent_by_their_links() {
+        let head =
+            " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop";
+        let pods = "flock0a1b: 100 1 0 0 0 0 0 0 200 7 0 0 0 0 0 0";
+        let others = "uplink: 300 3 0 0 0 0 0 0 400 9 0 0 0 0 0 0";
+        assert_eq!([head, pods, others].map(sent_to_pod), [None, Some(7), None]);
+    }
 }

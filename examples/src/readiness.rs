@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::deadline::{Probe, until};
 use crate::fabric::Fabric;
+use crate::node::Node;
 use crate::{LabError, Result};
 
 /// What both pods serve.
@@ -30,6 +31,8 @@ pub struct ServedTwice {
 pub struct Served {
     /// From the change of the pod's manifest until the router's kernel had no route over its node.
     pub withdrawn: Duration,
+    /// From the same until a packet was on its way to the pod on the other node.
+    pub taken_over: Duration,
     /// How many packets were not answered.
     pub lost: u32,
     /// Of so many.
@@ -66,22 +69,37 @@ impl ServedTwice {
         let Some(node) = fabric.nodes.iter().find(|node| node.name() == victim) else {
             return Err(LabError::Unexpected(format!("{target} is reached over {victim}, which is no node")));
         };
+        let others = || -> Result<u64> {
+            fabric.nodes.iter().filter(|other| other.name() != victim).map(Node::sent_to_pods).sum()
+        };
         let mut ping = Ping::start(fabric, target)?;
         ping.answered(BEFORE)?;
+        // The router sends all packets of one ping the same way.
+        let before = others()?;
         let begin = Instant::now();
         node.set_ready(&server_on(node.name()), false)?;
-        let withdrawn = loop {
-            if !fabric.router.next_hops(target)?.contains(&victim) {
-                break begin.elapsed();
+        let (mut withdrawn, mut taken_over) = (None, None);
+        let (withdrawn, taken_over) = loop {
+            if withdrawn.is_none() && !fabric.router.next_hops(target)?.contains(&victim) {
+                withdrawn = Some(begin.elapsed());
+            }
+            if taken_over.is_none() && others()? > before {
+                taken_over = Some(begin.elapsed());
+            }
+            if let Some(both) = withdrawn.zip(taken_over) {
+                break both;
             }
             if begin.elapsed() > limit {
-                return Err(LabError::Unexpected(format!("{target} is still reached over {victim}")));
+                return Err(LabError::Unexpected(format!(
+                    "{target} is still reached over {victim} (withdrawn after {withdrawn:?}, first packet to the \
+                     other node after {taken_over:?})"
+                )));
             }
         };
         let (sent, received) = ping.end()?;
         node.set_ready(&server_on(node.name()), true)?;
         self.until_both(fabric, limit)?;
-        Ok(Served { withdrawn, lost: sent.saturating_sub(received), sent })
+        Ok(Served { withdrawn, taken_over, lost: sent.saturating_sub(received), sent })
     }
 
     fn until_both(&self, fabric: &Fabric, limit: Duration) -> Result<()> {

@@ -111,6 +111,11 @@ fn contradictions_are_refused_with_the_field_and_what_is_expected() {
         ),
         (
             "asn: 64512",
+            "asn: 64512\n    drainTime: 86401",
+            "spec.bgp.drainTime is 86401, expected 0 to 86400 s",
+        ),
+        (
+            "asn: 64512",
             "asn: 64512\n    export: {anycast: {communities: [a]}}",
             "spec.bgp.export.anycast.communities[0]: \"a\" is not a community: expected two numbers",
         ),
