@@ -33,28 +33,33 @@ impl Clock for SystemClock {
 pub struct ManualClock {
     start: Instant,
     elapsed: Mutex<Duration>,
-    /// How far the wall clock is behind.
-    behind: Mutex<Duration>,
+    unix_ms: Mutex<u64>,
 }
 
 impl ManualClock {
     /// Starts at an arbitrary instant, and at the Unix epoch.
     pub fn new() -> Self {
-        Self { start: Instant::now(), elapsed: Mutex::default(), behind: Mutex::default() }
+        Self { start: Instant::now(), elapsed: Mutex::default(), unix_ms: Mutex::default() }
     }
 
     /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
-        *lock(&self.elapsed) += by;
+        let mut elapsed = self.elapsed.lock().unwrap_or_else(PoisonError::into_inner);
+        *elapsed += by;
+        *self.unix() += u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
     }
 
-    /// Sets the wall clock back, though not before the epoch, and the monotonic one not at all.
-    pub fn set_back(&self, by: Duration) {
-        *lock(&self.behind) += by;
+    /// Sets the wall clock alone, as people and NTP do.
+    pub fn set_unix_ms(&self, unix_ms: u64) {
+        *self.unix() = unix_ms;
+    }
+
+    fn unix(&self) -> MutexGuard<'_, u64> {
+        self.unix_ms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn elapsed(&self) -> Duration {
-        *lock(&self.elapsed)
+        *self.elapsed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,11 +75,6 @@ impl Clock for ManualClock {
     }
 
     fn unix_ms(&self) -> u64 {
-        let wall = self.elapsed().saturating_sub(*lock(&self.behind));
-        u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+        *self.unix()
     }
-}
-
-fn lock(mutex: &Mutex<Duration>) -> MutexGuard<'_, Duration> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

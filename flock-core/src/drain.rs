@@ -55,11 +55,10 @@ pub struct DrainRecord {
     pub draining: Option<Draining>,
 }
 
-impl Draining {
-    /// How long it is at `now_ms` until announcements are withdrawn, where that is after `time`; zero
-    /// where they are.
-    pub fn left(&self, now_ms: u64, time: Duration) -> Duration {
-        time.saturating_sub(Duration::from_millis(now_ms.saturating_sub(self.since_ms)))
+impl DrainPhase {
+    /// Where a drain is that has gone on for `elapsed`, if announcements are withdrawn after `time`.
+    pub fn after(elapsed: Duration, time: Duration) -> Self {
+        if elapsed < time { Self::Marked } else { Self::Withdrawn }
     }
 }
 

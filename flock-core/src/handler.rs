@@ -192,7 +192,7 @@ impl Handler {
     /// Composes a handler for the node that `config` describes. Nothing is done yet.
     pub fn new(backends: Backends, config: NodeConfig, settings: Settings) -> Self {
         let something = settings.announced_before;
-        let drain = Drain::new(settings.drain.as_ref(), &settings.boot_id, backends.clock.now());
+        let drain = Drain::new(settings.drain.as_ref(), &settings.boot_id, &*backends.clock);
         Self {
             backends,
             settings,
@@ -303,6 +303,7 @@ impl Handler {
         let node = self.node();
         // A node that never had BGP needs no speaker; one that has lost it must fall silent.
         if node.config.bgp.is_none() && !announced.something {
+            self.drain.tell(self.drain_phase());
             return Ok(());
         }
         announced.something = true;
@@ -322,8 +323,9 @@ impl Handler {
             exceptions: exceptions(records, node.config.cidrs),
             drain: self.drain_phase(),
         };
+        self.backends.announcer.sync(&wanted).await?;
         self.drain.tell(wanted.drain);
-        Ok(self.backends.announcer.sync(&wanted).await?)
+        Ok(())
     }
 
     /// Whether `attachment` is announced by itself, in one way or another.

@@ -2,14 +2,16 @@
 //! BIRD ends while the node shuts down ([`Farewell`]).
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flock_bird::BirdAnnouncer;
-use flock_core::drain::{DrainPhase, DrainReason, DrainRecord};
+use flock_core::announcer::AnnounceError;
+use flock_core::drain::{DrainPhase, DrainReason, DrainRecord, Draining};
 use flock_core::handler::Handler;
+use tempfile::NamedTempFile;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -97,13 +99,12 @@ impl Farewell {
     ) {
         let mut draining = handler.draining();
         let mut stopping = std::pin::pin!(stopping);
-        // An earlier agent's may be there.
-        self.say(None);
+        if !shuts_down(draining.borrow().as_ref()) {
+            // An earlier agent's may be there.
+            self.say(None);
+        }
         loop {
-            let leaves = draining
-                .borrow_and_update()
-                .as_ref()
-                .is_some_and(|draining| draining.reasons.contains(&DrainReason::Shutdown));
+            let leaves = shuts_down(draining.borrow_and_update().as_ref());
             let phase = handler.drain_phase().filter(|_| leaves);
             if phase != *self.said.borrow()
                 && (phase != Some(DrainPhase::Withdrawn) || silent(&handler, bird.as_deref()).await)
@@ -132,7 +133,8 @@ impl Farewell {
 
     fn say(&self, phase: Option<DrainPhase>) {
         let done = match phase {
-            Some(phase) => std::fs::write(&self.path, format!("{phase}\n")),
+            // At once: BIRD's pod may look at any moment.
+            Some(phase) => replace_text(&self.path, &format!("{phase}\n")),
             None => match std::fs::remove_file(&self.path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 done => done,
@@ -145,14 +147,33 @@ impl Farewell {
     }
 }
 
+fn shuts_down(draining: Option<&Draining>) -> bool {
+    draining.is_some_and(|draining| draining.reasons.contains(&DrainReason::Shutdown))
+}
+
+fn replace_text(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
+
 /// Whether BIRD has taken that nothing is announced.
 async fn silent(handler: &Handler, bird: Option<&BirdAnnouncer>) -> bool {
     if let Err(error) = handler.publish().await {
         tracing::warn!(%error, "the node shuts down, and what it announces is not known");
         return false;
     }
+    if handler.announced_drain() != Some(DrainPhase::Withdrawn) {
+        // Somebody has logged why.
+        return false;
+    }
     match bird {
-        Some(bird) => matches!(timeout(LAST_WORD, bird.applied()).await, Ok(Ok(()))),
+        // One that is away announces nothing, and begins with what it finds.
+        Some(bird) => matches!(
+            timeout(LAST_WORD, bird.applied()).await,
+            Ok(Ok(()) | Err(AnnounceError::Unreachable { .. }))
+        ),
         None => true,
     }
 }

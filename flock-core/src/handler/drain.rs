@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::clock::Clock;
 use crate::drain::{DrainPhase, DrainReason, DrainRecord, Draining};
 use crate::handler::{Change, Handler};
 
@@ -15,30 +16,60 @@ use crate::handler::{Change, Handler};
 #[derive(Debug)]
 pub(super) struct Drain {
     draining: watch::Sender<Option<Draining>>,
-    /// Since when this handler knows of it: the wall clock may be set back.
-    known: Mutex<Instant>,
+    /// Since when it goes on. Its lock is taken within that of `draining`.
+    begun: Mutex<Begun>,
     /// Nothing was announced since the boot.
     fresh: bool,
-    /// The phase that went into what was announced last, or was to be.
+    /// The phase that went into what was announced last.
     told: Mutex<Option<DrainPhase>>,
+}
+
+/// When a drain began, by the clock that nobody sets: a drain neither ends sooner nor is begun anew
+/// where somebody sets the other one.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    at: Instant,
+    /// How long it had gone on by then.
+    before: Duration,
+}
+
+impl Begun {
+    fn elapsed(self, now: Instant) -> Duration {
+        self.before.saturating_add(now.saturating_duration_since(self.at))
+    }
 }
 
 impl Drain {
     /// Goes on with what an earlier agent of this boot has left.
-    pub(super) fn new(record: Option<&DrainRecord>, boot_id: &str, now: Instant) -> Self {
+    pub(super) fn new(record: Option<&DrainRecord>, boot_id: &str, clock: &dyn Clock) -> Self {
         let record = record.filter(|record| record.boot_id == boot_id);
         let draining = record.and_then(|record| record.draining.clone());
+        let since_ms = draining.as_ref().map_or(0, |draining| draining.since_ms);
+        // Of the clocks of two agents only the one that can be set is the same.
+        let before = Duration::from_millis(clock.unix_ms().saturating_sub(since_ms));
         Self {
             draining: watch::Sender::new(draining),
-            known: Mutex::new(now),
+            begun: Mutex::new(Begun { at: clock.now(), before }),
             fresh: record.is_none(),
             told: Mutex::default(),
         }
     }
 
-    /// The announcer is told of this phase.
+    fn begin(&self, begun: Begun) {
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    }
+
+    fn elapsed(&self, now: Instant) -> Duration {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).elapsed(now)
+    }
+
+    /// The announcer was told of this phase.
     pub(super) fn tell(&self, phase: Option<DrainPhase>) {
-        *lock(&self.told) = phase;
+        *self.told() = phase;
+    }
+
+    fn told(&self) -> MutexGuard<'_, Option<DrainPhase>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,7 +81,9 @@ impl Handler {
     /// the NodeConfig.
     pub fn set_drain(&self, reason: DrainReason, wanted: bool) {
         let fresh = self.drain.fresh && !self.is_published();
-        let now = if fresh { 0 } else { self.backends.clock.unix_ms() };
+        let clock = &self.backends.clock;
+        let (since_ms, before) = if fresh { (0, Duration::MAX) } else { (clock.unix_ms(), Duration::ZERO) };
+        let begun = Begun { at: clock.now(), before };
         self.drain.draining.send_if_modified(|draining| {
             if !wanted {
                 let Some(going_on) = draining else { return false };
@@ -61,8 +94,8 @@ impl Handler {
                 return changed;
             }
             let begin = || {
-                *lock(&self.drain.known) = self.backends.clock.now();
-                Draining { since_ms: now, reasons: [].into() }
+                self.drain.begin(begun);
+                Draining { since_ms, reasons: [].into() }
             };
             draining.get_or_insert_with(begin).reasons.insert(reason)
         });
@@ -75,17 +108,15 @@ impl Handler {
 
     /// How far the drain is, where there is one.
     pub fn drain_phase(&self) -> Option<DrainPhase> {
-        let left = self.drain_left()?;
-        Some(if left.is_zero() { DrainPhase::Withdrawn } else { DrainPhase::Marked })
+        let draining = self.drain.draining.borrow();
+        draining.as_ref()?;
+        Some(DrainPhase::after(self.drain.elapsed(self.backends.clock.now()), self.drain_time()))
     }
 
-    /// How long it is until everything is withdrawn, where there is a drain.
-    fn drain_left(&self) -> Option<Duration> {
-        let draining = self.drain.draining.borrow();
-        let (draining, time) = (draining.as_ref()?, self.drain_time());
-        let clock = &self.backends.clock;
-        let known = clock.now().saturating_duration_since(*lock(&self.drain.known));
-        Some(draining.left(clock.unix_ms(), time).min(time.saturating_sub(known)))
+    /// The phase of the drain that went into what the announcer was handed over last; `None` where there
+    /// was no drain, or nothing was handed over.
+    pub fn announced_drain(&self) -> Option<DrainPhase> {
+        *self.drain.told()
     }
 
     /// What the next agent of this boot is to be given
@@ -108,10 +139,13 @@ impl Handler {
                 self.say(phase, now.as_ref());
                 said = phase;
             }
-            if phase != *lock(&self.drain.told) {
-                self.announce(Change::Gain).await;
+            if phase != self.announced_drain() {
+                // No route comes or goes. So what the kernel refuses keeps nobody from being told.
+                self.announce(Change::Loss).await;
             }
-            let marked = self.drain_left().filter(|left| !left.is_zero());
+            let elapsed = now.map(|_| self.drain.elapsed(self.backends.clock.now()));
+            let left = elapsed.map(|elapsed| self.drain_time().saturating_sub(elapsed));
+            let marked = left.filter(|left| !left.is_zero());
             tokio::select! {
                 () = &mut shutdown => return,
                 // The sender is this handler's.
@@ -148,8 +182,4 @@ impl Handler {
     fn drain_time(&self) -> Duration {
         self.node().config.bgp.as_ref().map(|bgp| bgp.drain_time).unwrap_or_default()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -104,6 +104,52 @@ async fn another_time_counts_for_the_drain_that_goes_on() {
     assert_eq!(announced(&world), Some(DrainPhase::Withdrawn));
 }
 
+/// By NTP after a boot without a clock that runs on, for example.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_neither_hurries_a_drain_nor_begins_it_anew() {
+    const DAY_MS: u64 = 86_400_000;
+    let world = World::new();
+    world.clock.set_unix_ms(10 * DAY_MS);
+    let node = agent(&world, false, None).await;
+    reconfigure(&node, true).await;
+    world.clock.set_unix_ms(11 * DAY_MS);
+    node.handler.publish().await.unwrap();
+    assert_eq!(announced(&world), Some(DrainPhase::Marked));
+    world.clock.advance(TIME);
+    world.clock.set_unix_ms(9 * DAY_MS);
+    followed_until(&world, &node, Some(DrainPhase::Withdrawn)).await;
+}
+
+/// The kernel has no part in it.
+#[tokio::test(start_paused = true)]
+async fn a_kernel_that_refuses_routes_keeps_no_drain_from_being_announced() {
+    let world = World::new();
+    let node = agent(&world, false, None).await;
+    for (wanted, phase) in [(true, Some(DrainPhase::Marked)), (false, None)] {
+        let before = node.faults.log().len();
+        node.faults.fail_later(2);
+        node.handler.set_drain(DrainReason::Cordon, wanted);
+        followed_until(&world, &node, phase).await;
+        node.handler.run_drain(tokio::task::yield_now()).await;
+        let calls = ["store.list", "announcer.sync", "dataplane.set_anycast"];
+        assert_eq!(node.faults.log()[before..before + 2], calls[..2]);
+        assert_eq!(node.handler.announced_drain(), phase);
+    }
+}
+
+/// The phase that was handed over is the one that was taken.
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_could_not_be_announced_does_not_count_as_announced() {
+    let world = World::new();
+    let node = agent(&world, false, None).await;
+    node.handler.set_drain(DrainReason::Cordon, true);
+    node.faults.fail_later(1);
+    node.handler.run_drain(tokio::task::yield_now()).await;
+    assert_eq!((announced(&world), node.handler.announced_drain()), (None, None));
+    node.handler.publish().await.unwrap();
+    assert_eq!(node.handler.announced_drain(), Some(DrainPhase::Marked));
+}
+
 /// Not even for a moment: that would draw traffic to a node that is to go.
 #[tokio::test(start_paused = true)]
 async fn the_next_agent_announces_nothing_that_was_withdrawn() {
@@ -151,18 +197,6 @@ async fn a_drain_that_began_while_no_agent_ran_is_marked_first() {
     drop(node);
     agent(&world, true, Some(record)).await;
     assert_eq!(announced(&world), Some(DrainPhase::Marked));
-}
-
-/// An hour that is set back must not be an hour in which the node is neither here nor gone.
-#[tokio::test(start_paused = true)]
-async fn a_wall_clock_that_is_set_back_makes_no_drain_longer() {
-    let world = World::new();
-    world.clock.advance(Duration::from_secs(3600));
-    let node = agent(&world, false, None).await;
-    node.handler.set_drain(DrainReason::Cordon, true);
-    world.clock.set_back(Duration::from_secs(3600));
-    world.clock.advance(TIME);
-    followed_until(&world, &node, Some(DrainPhase::Withdrawn)).await;
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
+use flock_bird::BirdConfig;
+use flock_core::announcer::{MemoryAnnouncer, RouteAnnouncer};
 use flock_core::clock::ManualClock;
-use flock_core::drain::Draining;
-use flock_core::handler::Settings;
+use flock_core::handler::{Backends, Settings};
 use flock_core::node_config::NodeConfig;
 use tempfile::TempDir;
 
@@ -9,11 +10,12 @@ use crate::agent::in_memory;
 
 const TIME: Duration = Duration::from_secs(20);
 
-async fn handler(clock: &Arc<ManualClock>) -> Arc<Handler> {
-    let backends = in_memory::backends(clock.clone());
+async fn handler(clock: &Arc<ManualClock>, announcer: Arc<dyn RouteAnnouncer>) -> Arc<Handler> {
+    let backends = Backends { announcer, ..in_memory::backends(clock.clone()) };
     let config = NodeConfig::from_yaml(
         "{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {name: host001}, \
-         spec: {cidr4: 10.0.1.0/24, bgp: {asn: 64512, drainTime: 20}}}",
+         spec: {cidr4: 10.0.1.0/24, bgp: {asn: 64512, drainTime: 20, \
+         peers: [{name: tor1, address: 192.0.2.1, asn: 64500}]}}}",
         "test",
     );
     let handler = Handler::new(backends, config.unwrap(), Settings::new("boot-1"));
@@ -31,13 +33,20 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Self {
+        Self::with(|_| None).await
+    }
+
+    /// With a BIRD that has its files in that directory, or none.
+    async fn with(bird: impl FnOnce(&Path) -> Option<Arc<BirdAnnouncer>>) -> Self {
         let (directory, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
-        let handler = handler(&clock).await;
+        let bird = bird(directory.path());
+        let announcer = bird.clone().map(|bird| bird as Arc<dyn RouteAnnouncer>);
+        let handler = handler(&clock, announcer.unwrap_or_else(|| Arc::new(MemoryAnnouncer::new()))).await;
         let farewell = Arc::new(Farewell::beside(&directory.path().join("bird.ctl")));
         // As an agent has left it that was killed.
         std::fs::write(directory.path().join("shutdown"), "Marked\n").unwrap();
         let (keeping, parted) = (Arc::clone(&farewell), Arc::clone(&handler));
-        tokio::spawn(async move { keeping.keep_up(parted, None, std::future::pending()).await });
+        tokio::spawn(async move { keeping.keep_up(parted, bird, std::future::pending()).await });
         let lab = Self { directory, clock, handler, farewell };
         lab.until(None).await;
         lab
@@ -75,6 +84,28 @@ async fn an_agent_ends_at_once_unless_the_node_shuts_down() {
     assert!(lab.says_all().await);
 }
 
+/// Who is not there announces nothing, and begins with what it finds. In the time of the machine,
+/// since files are written meanwhile.
+#[tokio::test]
+async fn an_agent_ends_though_bird_is_away() {
+    let lab = Lab::with(|directory| {
+        let config = BirdConfig {
+            config_path: directory.join("bird.conf"),
+            socket_path: directory.join("bird.ctl"),
+            ..BirdConfig::new(70)
+        };
+        Some(Arc::new(BirdAnnouncer::start(&config).unwrap()))
+    })
+    .await;
+    lab.handler.set_drain(DrainReason::Shutdown, true);
+    lab.until(Some("Marked\n")).await;
+    lab.clock.advance(TIME);
+    lab.until(Some("Withdrawn\n")).await;
+    assert!(lab.says_all().await);
+    let config = std::fs::read_to_string(lab.directory.path().join("bird.conf")).unwrap();
+    assert!(config.contains("export none;"), "{config}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_that_was_called_off_leaves_nothing() {
     let lab = Lab::new().await;
@@ -90,7 +121,7 @@ async fn the_next_agent_reads_what_the_last_one_has_kept() {
     let (directory, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::new()));
     let kept = Kept::of_run_dir(directory.path());
     assert_eq!(kept.read(), None);
-    let handler = handler(&clock).await;
+    let handler = handler(&clock, Arc::new(MemoryAnnouncer::new())).await;
     tokio::spawn(kept.clone().keep_up(Arc::clone(&handler), std::future::pending()));
     let until = async |expected: Option<Draining>| {
         let expected = Some(DrainRecord { boot_id: "boot-1".to_owned(), draining: expected });
