@@ -122,3 +122,44 @@ fn a_changed_nodeconfig_that_is_wrong_leaves_the_drain_as_it_is() -> Result<()> 
         Ok(())
     })
 }
+
+/// BIRD has what stood in its configuration before the boot, and its sessions may be up sooner than the
+/// agent.
+#[test]
+fn a_node_that_boots_while_it_is_to_be_drained_is_not_announced_for_a_moment() -> Result<()> {
+    sandbox::within("a_node_that_boots_while_it_is_to_be_drained_is_not_announced_for_a_moment", |_| {
+        let mut fabric = Fabric::build(1)?;
+        let Fabric { nodes, router, .. } = &mut fabric;
+        let node = &mut nodes[0];
+        node.start()?;
+        router.bird.established(2, LIMIT)?;
+        until_seen(router, Seen::Usual)?;
+        // What a boot leaves: the configurations.
+        node.agent().unwrap().kill()?;
+        for family in ["-6", "-4"] {
+            node.netns.ip(&[family, "route", "flush", "proto", "70"])?;
+        }
+        std::fs::remove_dir_all(node.files().run.join("attachments")).ok();
+        std::fs::remove_file(node.files().run.join("drain.json")).unwrap();
+        until_seen(router, Seen::Nothing)?;
+
+        let before = sessions(router)?;
+        node.change_bgp(|bgp| bgp["drain"] = true.into())?;
+        node.start_agent()?;
+        node.wait_ready()?;
+        let config = node.files().bird_config.clone();
+        until("nothing to be exported", LIMIT, || {
+            let text = std::fs::read_to_string(&config).unwrap();
+            Ok(if text.contains("export none;") { Probe::Done(()) } else { Probe::Waiting(text) })
+        })?;
+        // Whatever was told before stands there before something else does.
+        node.change_bgp(|bgp| bgp["maximumPaths"] = 2.into())?;
+        until("the next configuration", LIMIT, || {
+            let text = std::fs::read_to_string(&config).unwrap();
+            Ok(if text.contains("limit 2;") { Probe::Done(()) } else { Probe::Waiting(text) })
+        })?;
+        assert_eq!(sessions(router)?, before);
+        assert_eq!(seen(router)?, Some(Seen::Nothing));
+        Ok(())
+    })
+}

@@ -13,6 +13,7 @@ use flock_core::announcer::{MemoryAnnouncer, RouteAnnouncer};
 use flock_core::boot;
 use flock_core::clock::{Clock, SystemClock};
 use flock_core::deletions::DeletionQueue;
+use flock_core::drain::DrainPhase;
 use flock_core::handler::{Backends, Handler, Replay, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::name::NodeName;
@@ -21,6 +22,7 @@ use flock_core::pods::PodSource;
 use flock_core::server::{Server, Service};
 use flock_netlink::NetlinkDataplane;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::agent::bird_limits::BirdLimits;
 use crate::agent::cluster::Membership;
@@ -239,11 +241,18 @@ async fn start(
     let config = supply.node_config(node, readiness).await?;
     readiness.send_replace(Readiness::waiting_for("the records and the kernel to be brought in order"));
     let started = async {
-        let handler = recovered(options, config, supply.pods(), wrap, metrics, bird).await?;
+        let handler = recovered(options, config, supply.pods(), wrap, metrics, bird.clone()).await?;
         service.recovered(Arc::clone(&handler));
         replay(&handler, options, metrics).await?;
         if let Supply::Cluster(membership) = &mut supply {
             membership.take_up_leaving(&handler).await;
+        }
+        handler.withhold().await;
+        if handler.announced_drain() == Some(DrainPhase::Withdrawn) {
+            // One that is away begins with what it finds.
+            if let Some(bird) = bird.as_deref() {
+                let _ = timeout(options.birdc_timeout, bird.applied()).await;
+            }
         }
         handler.publish().await?;
         Ok(handler)

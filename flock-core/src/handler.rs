@@ -144,8 +144,8 @@ impl Settings {
 /// Carries out the verbs. Cheap to share behind an `Arc`.
 ///
 /// [`recover`](Self::recover) comes first, once, and [`replay`](Self::replay) of what was
-/// queued where that is done, beside which there may be [`del`](Self::del) already, and
-/// [`publish`](Self::publish); then [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and
+/// queued where that is done, beside which there may be [`del`](Self::del) already,
+/// [`withhold`](Self::withhold) where the node may be drained, and [`publish`](Self::publish); then [`add`](Self::add), [`del`](Self::del), [`check`](Self::check), [`gc`](Self::gc) and
 /// [`status`](Self::status) in any order and concurrency, with [`run_reaper`](Self::run_reaper),
 /// [`run_collector`](Self::run_collector), [`run_keeper`](Self::run_keeper),
 /// [`run_readiness`](Self::run_readiness) and [`run_drain`](Self::run_drain) going on beside them.

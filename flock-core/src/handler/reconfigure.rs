@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use ipnet::IpNet;
 
+use crate::drain::DrainPhase;
 use crate::handler::{Change, Handler, HandlerError, Node};
 use crate::node_config::{Bgp, NodeConfig};
 
@@ -59,6 +60,16 @@ impl Handler {
         self.published.store(true, Ordering::Release);
         self.announce(Change::Gain).await;
         Ok(())
+    }
+
+    /// Has the announcer withdraw everything where the node is drained so far already: what the kernel has
+    /// by [`publish`](Self::publish), a speaker tells by what it knew before. Comes before that; once the
+    /// speaker has taken it, nobody hears of a node that boots while it is drained.
+    pub async fn withhold(&self) {
+        if self.drain_phase() == Some(DrainPhase::Withdrawn) {
+            self.published.store(true, Ordering::Release);
+            self.announce(Change::Loss).await;
+        }
     }
 
     pub(super) fn summaries(&self) -> BTreeSet<IpNet> {
