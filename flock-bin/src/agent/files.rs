@@ -48,11 +48,13 @@ pub(super) async fn node_config(node: &NodeName, path: &Path) -> Result<NodeConf
 /// a file that is away.
 pub(super) async fn follow(node: NodeName, path: PathBuf, handler: Arc<Handler>) {
     let mut told = None;
+    // One that is only half in force is tried again.
+    let mut half = false;
     let mut round = interval(FOLLOW);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
-        let problem = look(&node, &path, &handler).await.err();
+        let problem = look(&node, &path, &handler, &mut half).await.err();
         if let Some(error) = problem.as_ref().filter(|_| problem != told) {
             tracing::error!(error, "the changed NodeConfig is not in force; what was in force stays");
         }
@@ -60,12 +62,14 @@ pub(super) async fn follow(node: NodeName, path: PathBuf, handler: Arc<Handler>)
     }
 }
 
-async fn look(node: &NodeName, path: &Path, handler: &Handler) -> Result<(), String> {
+async fn look(node: &NodeName, path: &Path, handler: &Handler, half: &mut bool) -> Result<(), String> {
     let text = tokio::fs::read_to_string(path).await;
     let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
     let config = read(node, path, &text).map_err(|error| error.to_string())?;
-    if config != handler.node_config() {
+    if *half || config != handler.node_config() {
+        *half = true;
         handler.reconfigure(config).await.map_err(|error| error.to_string())?;
+        *half = false;
         tracing::info!("the changed NodeConfig is in force");
     }
     Ok(())
@@ -128,7 +132,15 @@ pub(super) fn pods(directory: Option<&Path>) -> Arc<dyn PodSource> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::fs;
+
+    use flock_core::announcer::MemoryAnnouncer;
+    use flock_core::clock::ManualClock;
+    use flock_core::dataplane::MemoryDataplane;
+    use flock_core::handler::{Backends, Settings};
+    use flock_core::ipam::MemoryIpam;
+    use flock_core::store::MemoryStore;
 
     use super::*;
 
@@ -198,5 +210,50 @@ spec:
         let bgp = config.bgp.unwrap();
         assert_eq!(bgp.peers.iter().map(|peer| peer.name.as_str()).collect::<Vec<_>>(), ["tor2"]);
         assert!(bgp.refused[0].to_string().starts_with("peer tor1: the password can't be had from the file"));
+    }
+
+    /// A node whose kernel refuses something in the middle of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_nodeconfig_that_is_half_in_force_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.yaml");
+        let node = NodeName::new("host001").unwrap();
+        let write = |cidr| {
+            let text = format!(
+                "{{apiVersion: flock.fritzlab.net/v1alpha1, kind: NodeConfig, metadata: {{name: host001}}, \
+                 spec: {{cidr4: {cidr}}}}}"
+            );
+            fs::write(&path, text).unwrap();
+        };
+        write("10.0.1.0/24");
+        let (clock, dataplane) = (Arc::new(ManualClock::new()), Arc::new(MemoryDataplane::new()));
+        let backends = Backends {
+            ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
+            store: Arc::new(MemoryStore::new()),
+            dataplane: dataplane.clone(),
+            announcer: Arc::new(MemoryAnnouncer::new()),
+            pods: pods(None),
+            clock,
+        };
+        let config = node_config(&node, &path).await.unwrap();
+        let handler = Arc::new(Handler::new(backends, config, Settings::new("boot-1")));
+        handler.recover(&[]).await.unwrap();
+        handler.publish().await.unwrap();
+        write("10.0.2.0/24");
+        // The settings are made, the summaries are not.
+        dataplane.fail_call(2);
+        let summaries = BTreeSet::from(["10.0.2.0/24".parse().unwrap()]);
+        let reached = async {
+            while dataplane.summaries() != summaries {
+                tokio::time::sleep(FOLLOW).await;
+            }
+        };
+        tokio::select! {
+            () = reached => {}
+            () = follow(node, path.clone(), Arc::clone(&handler)) => unreachable!("it never ends"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => {
+                panic!("{:?} are there, expected {summaries:?}", dataplane.summaries());
+            }
+        }
     }
 }
