@@ -10,7 +10,6 @@ use flock_examples::fabric::Fabric;
 use flock_examples::node::Node;
 use flock_examples::process::run;
 use flock_examples::{Result, sandbox};
-use serde_json::{Value, json};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// `--birdc-timeout` of the agents here, in seconds.
@@ -103,25 +102,30 @@ fn a_bad_entry_of_the_peers_is_told_and_concerns_no_other() -> Result<()> {
     sandbox::within("a_bad_entry_of_the_peers_is_told_and_concerns_no_other", |_| {
         let mut fabric = fabric()?;
         let before = session(&fabric, "node1_v6")?;
-        let file = fabric.nodes[0].files().node_config.clone();
-        let good: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
-        let mut bad = good.clone();
-        bad["spec"]["bgp"]["peers"][1]["holdTime"] = json!(1);
-        for (config, v4) in [(&bad, false), (&good, true)] {
-            fs::write(&file, config.to_string()).unwrap();
-            let node = &mut fabric.nodes[0];
-            node.agent().unwrap().kill()?;
-            node.start_agent()?;
-            node.wait_ready()?;
-            if !v4 {
-                says(node, &["this BGP peer of the NodeConfig can't be used", "tor-v4", "holdTime"])?;
+        for (hold_time, v4) in [(1, false), (90, true)] {
+            fabric.nodes[0].change_bgp(|bgp| bgp["peers"][1]["holdTime"] = hold_time.into())?;
+            for restarted in [false, true] {
+                let node = &mut fabric.nodes[0];
+                if restarted {
+                    node.agent().unwrap().kill()?;
+                    node.start_agent()?;
+                    node.wait_ready()?;
+                }
+                until("the session of the entry", LIMIT, || {
+                    let line = session(&fabric, "node1_v4")?;
+                    Ok(if line.contains("Established") == v4 {
+                        Probe::Done(())
+                    } else {
+                        Probe::Waiting(line)
+                    })
+                })?;
+                if !v4 {
+                    let told = ["this BGP peer of the NodeConfig can't be used", "tor-v4", "holdTime"];
+                    says(&fabric.nodes[0], &told)?;
+                }
+                router_has(&fabric, "10.0.1.0/24", v4)?;
+                assert_eq!(session(&fabric, "node1_v6")?, before, "the other session was reset");
             }
-            until("the session of the entry", LIMIT, || {
-                let line = session(&fabric, "node1_v4")?;
-                Ok(if line.contains("Established") == v4 { Probe::Done(()) } else { Probe::Waiting(line) })
-            })?;
-            router_has(&fabric, "10.0.1.0/24", v4)?;
-            assert_eq!(session(&fabric, "node1_v6")?, before, "the other session was reset");
         }
         Ok(())
     })

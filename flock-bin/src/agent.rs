@@ -169,10 +169,11 @@ pub async fn run_with(
                 following.run_readiness(stopping).await;
             });
             let (interval, stopping) = (options.gc_interval, tasks.stopping());
-            tasks.spawn("the collector", async move { handler.run_collector(interval, stopping).await });
+            let collecting = Arc::clone(&handler);
+            tasks.spawn("the collector", async move { collecting.run_collector(interval, stopping).await });
             let ending = async {
                 shutdown.await;
-                farewell.said().await;
+                farewell.said(&handler).await;
             };
             tokio::select! {
                 () = ending => Ok(()),

@@ -41,6 +41,9 @@ pub struct Draining {
     pub since_ms: u64,
     /// Why, at least one.
     pub reasons: BTreeSet<DrainReason>,
+    /// Everything has been withdrawn, and stays so until the drain ends, whatever its time is by now.
+    #[serde(default)]
+    pub withdrawn: bool,
 }
 
 /// What one agent tells the next one, within one boot: a drain is not begun anew, and nothing is

@@ -321,7 +321,7 @@ impl Handler {
             anycast: addresses(anycast),
             standby: addresses(standby),
             exceptions: exceptions(records, node.config.cidrs),
-            drain: self.drain_phase(),
+            drain: self.take_drain_phase(),
         };
         self.backends.announcer.sync(&wanted).await?;
         self.drain.tell(wanted.drain);

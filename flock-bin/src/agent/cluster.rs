@@ -246,7 +246,7 @@ fn unannounced(sessions: Option<&Sessions>) -> Option<Problem> {
 
 fn bgp(handler: &Handler, sessions: Option<&Sessions>) -> Option<BgpStatus> {
     let drain = handler.drain_phase().zip(handler.draining().borrow().clone());
-    let drain = drain.map(|(phase, Draining { since_ms, reasons })| {
+    let drain = drain.map(|(phase, Draining { since_ms, reasons, .. })| {
         let since = (since_ms > 0).then(|| UNIX_EPOCH + Duration::from_millis(since_ms));
         DrainStatus::new(&phase, since, &reasons)
     });

@@ -2,7 +2,7 @@
 //! BIRD ends while the node shuts down ([`Farewell`]).
 
 use std::future::Future;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,10 @@ use flock_bird::BirdAnnouncer;
 use flock_core::announcer::AnnounceError;
 use flock_core::drain::{DrainPhase, DrainReason, DrainRecord, Draining};
 use flock_core::handler::Handler;
-use tempfile::NamedTempFile;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::agent::remembered::replace;
+use crate::agent::remembered::{replace, replace_by};
 
 /// How long BIRD is given at the end of a drain to take what is to be said last.
 const LAST_WORD: Duration = Duration::from_secs(5);
@@ -122,19 +121,27 @@ impl Farewell {
 
     /// Ready when nothing more is to be said before the agent ends: at once, unless the node
     /// shuts down.
-    pub(super) async fn said(&self) {
-        let mut said = self.said.subscribe();
-        if *said.borrow() == Some(DrainPhase::Marked) {
-            tracing::info!("the node shuts down: stopping once nothing is announced any more");
+    pub(super) async fn said(&self, handler: &Handler) {
+        let (mut said, mut draining) = (self.said.subscribe(), handler.draining());
+        let mut told = false;
+        while shuts_down(draining.borrow_and_update().as_ref())
+            && *said.borrow_and_update() != Some(DrainPhase::Withdrawn)
+        {
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!("the node shuts down: stopping once nothing is announced any more");
+            }
+            tokio::select! {
+                // The senders are this one's and the handler's.
+                _ = said.changed() => {}
+                _ = draining.changed() => {}
+            }
         }
-        // The sender is this one's.
-        let _ = said.wait_for(|said| *said != Some(DrainPhase::Marked)).await;
     }
 
     fn say(&self, phase: Option<DrainPhase>) {
         let done = match phase {
             // At once: BIRD's pod may look at any moment.
-            Some(phase) => replace_text(&self.path, &format!("{phase}\n")),
+            Some(phase) => replace_by(&self.path, format!("{phase}\n").as_bytes()),
             None => match std::fs::remove_file(&self.path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 done => done,
@@ -149,13 +156,6 @@ impl Farewell {
 
 fn shuts_down(draining: Option<&Draining>) -> bool {
     draining.is_some_and(|draining| draining.reasons.contains(&DrainReason::Shutdown))
-}
-
-fn replace_text(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    file.write_all(text.as_bytes())?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// Whether BIRD has taken that nothing is announced.

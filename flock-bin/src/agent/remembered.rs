@@ -106,9 +106,15 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// With mode 0600, as temporary files have it.
 pub(super) fn replace(path: &Path, content: &impl Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_vec_pretty(content)?;
+    text.push(b'\n');
+    replace_by(path, &text)
+}
+
+/// The same with what is there already as it is to be written.
+pub(super) fn replace_by(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-    serde_json::to_writer_pretty(&mut file, content)?;
-    file.write_all(b"\n")?;
+    file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())

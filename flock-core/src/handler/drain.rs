@@ -82,8 +82,8 @@ impl Handler {
     pub fn set_drain(&self, reason: DrainReason, wanted: bool) {
         let fresh = self.drain.fresh && !self.is_published();
         let clock = &self.backends.clock;
-        let (since_ms, before) = if fresh { (0, Duration::MAX) } else { (clock.unix_ms(), Duration::ZERO) };
-        let begun = Begun { at: clock.now(), before };
+        let since_ms = if fresh { 0 } else { clock.unix_ms() };
+        let begun = Begun { at: clock.now(), before: Duration::ZERO };
         self.drain.draining.send_if_modified(|draining| {
             if !wanted {
                 let Some(going_on) = draining else { return false };
@@ -93,11 +93,11 @@ impl Handler {
                 }
                 return changed;
             }
-            let begin = || {
+            let anew = || {
                 self.drain.begin(begun);
-                Draining { since_ms, reasons: [].into() }
+                Draining { since_ms, reasons: [].into(), withdrawn: fresh }
             };
-            draining.get_or_insert_with(begin).reasons.insert(reason)
+            draining.get_or_insert_with(anew).reasons.insert(reason)
         });
     }
 
@@ -109,8 +109,23 @@ impl Handler {
     /// How far the drain is, where there is one.
     pub fn drain_phase(&self) -> Option<DrainPhase> {
         let draining = self.drain.draining.borrow();
-        draining.as_ref()?;
+        if draining.as_ref()?.withdrawn {
+            return Some(DrainPhase::Withdrawn);
+        }
         Some(DrainPhase::after(self.drain.elapsed(self.backends.clock.now()), self.drain_time()))
+    }
+
+    /// The phase that is to be announced now. One that withdraws is kept: no other time and no other
+    /// agent announces anything again before the drain ends.
+    pub(super) fn take_drain_phase(&self) -> Option<DrainPhase> {
+        let phase = self.drain_phase();
+        self.drain.draining.send_if_modified(|draining| {
+            let Some(draining) = draining else { return false };
+            let news = phase == Some(DrainPhase::Withdrawn) && !draining.withdrawn;
+            draining.withdrawn |= news;
+            news
+        });
+        phase
     }
 
     /// The phase of the drain that went into what the announcer was handed over last; `None` where there
@@ -133,8 +148,8 @@ impl Handler {
         let mut draining = self.draining();
         let mut said = None;
         loop {
+            let phase = self.take_drain_phase();
             let now = draining.borrow_and_update().clone();
-            let phase = self.drain_phase();
             if phase != said {
                 self.say(phase, now.as_ref());
                 said = phase;

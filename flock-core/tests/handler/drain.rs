@@ -93,7 +93,7 @@ async fn the_time_counts_from_the_first_reason_to_the_end_of_the_last_one() {
     followed_until(&world, &node, None).await;
 }
 
-/// A longer time is one from now on, also if nothing else changes.
+/// A shorter one withdraws at once, also if nothing else changes.
 #[tokio::test(start_paused = true)]
 async fn another_time_counts_for_the_drain_that_goes_on() {
     let world = World::new();
@@ -102,6 +102,13 @@ async fn another_time_counts_for_the_drain_that_goes_on() {
     world.clock.advance(Duration::from_secs(10));
     let shorter = config(true).replace("drainTime: 20", "drainTime: 10");
     node.handler.reconfigure(NodeConfig::from_yaml(&shorter, "test").unwrap()).await.unwrap();
+    assert_eq!(announced(&world), Some(DrainPhase::Withdrawn));
+    // With a longer one nothing is announced once more.
+    reconfigure(&node, true).await;
+    assert_eq!(announced(&world), Some(DrainPhase::Withdrawn));
+    let record = node.handler.drain_record();
+    drop(node);
+    agent(&world, true, Some(record)).await;
     assert_eq!(announced(&world), Some(DrainPhase::Withdrawn));
 }
 
@@ -253,7 +260,9 @@ proptest! {
                 };
                 assert_eq!(node.handler.drain_phase(), expected, "{step:?}");
                 followed_until(&world, &node, expected).await;
-                let going_on = (!reasons.is_empty()).then(|| Draining { since_ms: since, reasons: reasons.clone() });
+                let withdrawn = expected == Some(DrainPhase::Withdrawn);
+                let going_on = (!reasons.is_empty())
+                    .then(|| Draining { since_ms: since, reasons: reasons.clone(), withdrawn });
                 assert_eq!(*node.handler.draining().borrow(), going_on);
             }
         });

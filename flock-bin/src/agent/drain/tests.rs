@@ -65,7 +65,7 @@ impl Lab {
     }
 
     async fn says_all(&self) -> bool {
-        timeout(Duration::from_secs(5), self.farewell.said()).await.is_ok()
+        timeout(Duration::from_secs(5), self.farewell.said(&self.handler)).await.is_ok()
     }
 }
 
@@ -82,6 +82,14 @@ async fn an_agent_ends_at_once_unless_the_node_shuts_down() {
     lab.clock.advance(TIME);
     lab.until(Some("Withdrawn\n")).await;
     assert!(lab.says_all().await);
+}
+
+/// It may be ended before it has said anything.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_has_just_heard_of_the_shutdown_does_not_end() {
+    let lab = Lab::new().await;
+    lab.handler.set_drain(DrainReason::Shutdown, true);
+    assert!(!lab.says_all().await);
 }
 
 /// Who is not there announces nothing, and begins with what it finds. In the time of the machine,
@@ -136,7 +144,7 @@ async fn the_next_agent_reads_what_the_last_one_has_kept() {
     until(None).await;
     clock.advance(TIME);
     handler.set_drain(DrainReason::Cordon, true);
-    until(Some(Draining { since_ms: 20_000, reasons: [DrainReason::Cordon].into() })).await;
+    until(Some(Draining { since_ms: 20_000, reasons: [DrainReason::Cordon].into(), withdrawn: false })).await;
     handler.set_drain(DrainReason::Cordon, false);
     until(None).await;
     std::fs::write(directory.path().join("drain.json"), "{").unwrap();
