@@ -135,14 +135,12 @@ mod tests {
     use std::collections::BTreeSet;
     use std::fs;
 
-    use flock_core::announcer::MemoryAnnouncer;
     use flock_core::clock::ManualClock;
     use flock_core::dataplane::MemoryDataplane;
     use flock_core::handler::{Backends, Settings};
-    use flock_core::ipam::MemoryIpam;
-    use flock_core::store::MemoryStore;
 
     use super::*;
+    use crate::agent::in_memory;
 
     /// What is read of a file with this content and mode.
     fn read(content: &[u8], mode: u32) -> Result<Password, String> {
@@ -226,15 +224,9 @@ spec:
             fs::write(&path, text).unwrap();
         };
         write("10.0.1.0/24");
-        let (clock, dataplane) = (Arc::new(ManualClock::new()), Arc::new(MemoryDataplane::new()));
-        let backends = Backends {
-            ipam: Arc::new(MemoryIpam::new(clock.clone(), Duration::ZERO, 0)),
-            store: Arc::new(MemoryStore::new()),
-            dataplane: dataplane.clone(),
-            announcer: Arc::new(MemoryAnnouncer::new()),
-            pods: pods(None),
-            clock,
-        };
+        let dataplane = Arc::new(MemoryDataplane::new());
+        let in_memory = in_memory::backends(Arc::new(ManualClock::new()));
+        let backends = Backends { dataplane: dataplane.clone(), ..in_memory };
         let config = node_config(&node, &path).await.unwrap();
         let handler = Arc::new(Handler::new(backends, config, Settings::new("boot-1")));
         handler.recover(&[]).await.unwrap();

@@ -13,6 +13,7 @@ use self::rack::Rack;
 use self::route::{Route, Routes};
 use self::router::Speaker;
 use crate::lab::eventually;
+use crate::watch::RouteWatch;
 
 mod document;
 mod frr;
@@ -236,7 +237,7 @@ async fn graceful_restart(recipe: &Recipe, speaker: Speaker) {
     }
 
     // The router's speaker: the node's kernel has its route all the time.
-    let seen = rack.nodes[0].watch_routes().await;
+    let routes = RouteWatch::begin(&rack.nodes[0].namespace).await;
     let since = rack.nodes[0].bird().since("peer_tor1").await;
     rack.router.crash().await;
     rack.router_has(&own).await;
@@ -250,10 +251,7 @@ async fn graceful_restart(recipe: &Recipe, speaker: Speaker) {
     })
     .await;
     rack.nodes[0].takes(&["default via 2001:db8:ffff::1"]).await;
-    assert!(
-        !seen.removed(&rack.nodes[0].namespace, "default").await,
-        "the kernel lost the route for a moment"
-    );
+    routes.assert_kept(&rack.nodes[0].namespace, &["default"]).await;
 }
 
 async fn maintenance(recipe: &Recipe, speaker: Speaker) {

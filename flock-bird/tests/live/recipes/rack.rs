@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::document::{self, Recipe};
 use super::route::{Route, Routes};
 use super::router::{Host, Router, Speaker, WITHOUT_DAD};
-use crate::lab::{Bird, Killed, Namespace, ROUTE_PROTOCOL, eventually};
+use crate::lab::{Bird, Namespace, ROUTE_PROTOCOL, eventually};
 
 /// What pods of every node serve.
 const ANYCAST: [&str; 2] = ["198.51.100.53/32", "2001:db8:a::53/128"];
@@ -182,11 +182,6 @@ impl Node {
         self.bird.as_ref().unwrap()
     }
 
-    /// Sees what becomes of the kernel's routes from now on.
-    pub(crate) async fn watch_routes(&self) -> Monitor {
-        Monitor::of(&self.namespace, self.config.with_extension("routes")).await
-    }
-
     /// Adds a route as the dataplane does, and announces it: it becomes a summary.
     pub(crate) async fn announce_also(&mut self, prefixes: impl IntoIterator<Item = IpNet>) {
         let prefixes: Vec<IpNet> = prefixes.into_iter().collect();
@@ -232,41 +227,4 @@ impl Node {
 
 fn render(wanted: &Announcements) -> String {
     Renderer::new(ROUTE_PROTOCOL).unwrap().render(wanted).unwrap()
-}
-
-/// `ip monitor`, which writes to a file.
-pub(crate) struct Monitor {
-    _running: Killed,
-    path: PathBuf,
-}
-
-impl Monitor {
-    async fn of(namespace: &Namespace, path: PathBuf) -> Self {
-        let file = fs::File::create(&path).unwrap();
-        let mut command = namespace.command("ip");
-        let running = command.args(["-6", "monitor", "route"]).stdout(file).spawn().unwrap();
-        let monitor = Self { _running: Killed(running), path };
-        monitor.told_of(namespace, "2001:db8:eee1::/64").await;
-        monitor
-    }
-
-    /// Waits until it has told of this route, which comes and goes for it; thus of all before.
-    async fn told_of(&self, namespace: &Namespace, marker: &str) {
-        eventually("ip monitor tells of a route", async || {
-            namespace.ip(&format!("-6 route add blackhole {marker}"));
-            namespace.ip(&format!("-6 route del blackhole {marker}"));
-            self.said().contains(marker)
-        })
-        .await;
-    }
-
-    fn said(&self) -> String {
-        fs::read_to_string(&self.path).unwrap()
-    }
-
-    /// Whether a route to `destination` was removed, at any time until now.
-    pub(crate) async fn removed(&self, namespace: &Namespace, destination: &str) -> bool {
-        self.told_of(namespace, "2001:db8:eee2::/64").await;
-        self.said().lines().any(|line| line.starts_with(&format!("Deleted {destination} ")))
-    }
 }
