@@ -372,6 +372,31 @@ async fn bfd_watches_a_session_and_ends_it() {
     assert!(bird.row("peer_tor").await.unwrap().join(" ").contains("BFD"));
 }
 
+/// Beyond the restart time, marked with LLGR_STALE (RFC 9494, section 4.2): better than no route, and
+/// worse than every other one.
+#[tokio::test]
+async fn routes_of_a_node_that_does_not_come_back_live_on_as_stale() {
+    let lab = Lab::with_sessions(&session("long lived graceful restart on;", IPV6), |_, _| {});
+    install_summaries(&lab);
+    let restart = GracefulRestart::Restart { restart_time: Some(1), stale_time: Some(60) };
+    let (_announcer, bird) = lab.speaking(&node_with(Peer { graceful_restart: restart, ..tor() })).await;
+    let stale =
+        async || carried(&lab.router, "2001:db8:1::/64").await.iter().any(|line| line.contains("(65535,6)"));
+    eventually("the router has the route", async || {
+        lab.router.text("show route protocol node").await.contains("2001:db8:1::/64")
+    })
+    .await;
+    assert!(!stale().await);
+    bird.kill();
+    eventually("the route is stale", stale).await;
+    let next = lab.restart_bird();
+    established(&next, "peer_tor").await;
+    eventually("the route is fresh again", async || {
+        lab.router.text("show route protocol node").await.contains("2001:db8:1::/64") && !stale().await
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn two_routers_share_the_traffic() {
     let routes = "protocol static { ipv6; route ::/0 blackhole; }\n";
