@@ -18,50 +18,84 @@ use crate::pods::{PodChange, PodError, PodRef, PodState, PodUid};
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
     /// What the pod source has told last of each pod.
-    told: BTreeMap<PodKey, (Option<PodUid>, PodState)>,
+    told: BTreeMap<PodKey, Told>,
     /// Of attachments whose pods it has told nothing of yet: what it answered when it was asked, or
     /// what was taken for true as long as it gave no answer.
-    found: BTreeMap<AttachmentKey, bool>,
-    /// Those of them that it has still to answer for.
-    unanswered: BTreeSet<AttachmentKey>,
+    found: BTreeMap<AttachmentKey, Found>,
+    /// How often something was found.
+    finds: u64,
+}
+
+type Told = (Option<PodUid>, PodState);
+
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    ready: bool,
+    /// Whether the pod source has answered.
+    answered: bool,
+    /// Which find it was.
+    number: u64,
 }
 
 impl Readiness {
     /// Whether the attachment's pod is to get what is sent to its anycast addresses. One that
     /// belongs to no pod that is known always is.
     pub(super) fn is_ready(&self, attachment: &Attachment) -> bool {
-        let Some(pod) = &attachment.pod else { return true };
-        match self.told.get(pod) {
+        let told = attachment.pod.as_ref().and_then(|pod| self.told.get(pod));
+        self.judged(attachment, told)
+    }
+
+    fn judged(&self, attachment: &Attachment, told: Option<&Told>) -> bool {
+        match told {
+            _ if attachment.pod.is_none() => true,
             Some((uid, state)) => {
                 *state == PodState::Ready && is_same(uid.as_ref(), attachment.pod_uid.as_ref())
             }
-            None => self.found.get(&attachment.key).copied().unwrap_or_default(),
+            None => self.found.get(&attachment.key).is_some_and(|found| found.ready),
         }
     }
 
-    fn tell(&mut self, changes: Vec<PodChange>) {
-        self.told.extend(changes.into_iter().map(|PodChange { pod, uid, state }| (pod, (uid, state))));
+    /// Returns what was known before of those of which something else is told now.
+    fn tell(&mut self, changes: Vec<PodChange>) -> BTreeMap<PodKey, Option<Told>> {
+        let mut before = BTreeMap::new();
+        for PodChange { pod, uid, state } in changes {
+            let now = (uid, state);
+            let old = self.told.insert(pod.clone(), now.clone());
+            if old.as_ref() != Some(&now) {
+                before.entry(pod).or_insert(old);
+            }
+        }
+        before
     }
 
     /// Takes what the pod source answers, or `otherwise` until it does.
     fn find(&mut self, key: AttachmentKey, answer: Option<bool>, otherwise: bool) {
-        if answer.is_some() {
-            self.unanswered.remove(&key);
-        } else {
-            self.unanswered.insert(key.clone());
-        }
-        self.found.insert(key, answer.unwrap_or(otherwise));
+        self.finds += 1;
+        let ready = answer.unwrap_or(otherwise);
+        self.found.insert(key, Found { ready, answered: answer.is_some(), number: self.finds });
     }
 
-    /// Forgets pods that are gone, and attachments that are gone, given those that are there.
-    fn forget(&mut self, records: &[Attachment]) {
+    /// The attachments that the pod source has still to answer for.
+    fn unanswered(&self) -> BTreeSet<AttachmentKey> {
+        let unanswered = self.found.iter().filter(|(_, found)| !found.answered);
+        unanswered.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Forgets pods that are gone, and attachments that are gone, given those that are there. What
+    /// was found after the first `finds` may be of one that has come since they were looked at.
+    fn forget(&mut self, records: &[Attachment], finds: u64) {
         self.told.retain(|pod, (_, state)| {
             *state != PodState::Terminating || records.iter().any(|record| record.pod.as_ref() == Some(pod))
         });
-        self.found.retain(|key, _| records.iter().any(|record| record.key == *key));
-        let untold =
-            |record: &Attachment| !record.pod.as_ref().is_some_and(|pod| self.told.contains_key(pod));
-        self.unanswered.retain(|key| records.iter().any(|record| record.key == *key && untold(record)));
+        self.found
+            .retain(|key, found| found.number > finds || records.iter().any(|record| record.key == *key));
+        for record in records {
+            if record.pod.as_ref().is_some_and(|pod| self.told.contains_key(pod))
+                && let Some(found) = self.found.get_mut(&record.key)
+            {
+                found.answered = true;
+            }
+        }
     }
 }
 
@@ -82,7 +116,7 @@ impl Handler {
         let mut shutdown = pin!(shutdown);
         let mut changes = self.backends.pods.changes();
         loop {
-            let unanswered = !self.readiness().unanswered.is_empty();
+            let unanswered = !self.readiness().unanswered().is_empty();
             let first = tokio::select! {
                 () = &mut shutdown => return,
                 change = changes.next() => change,
@@ -106,35 +140,43 @@ impl Handler {
 
     async fn follow(&self, told: Vec<PodChange>) {
         let untold = self.untold();
+        let (before, finds) = {
+            let mut readiness = self.readiness();
+            (readiness.tell(told), readiness.finds)
+        };
+        // Behind that: what is in no record yet is announced, once it is, with what is told by now.
         let records = match self.backends.store.list().await {
             Ok(records) => records,
             Err(error) => {
                 tracing::warn!(%error, "whose readiness has changed is not known");
-                self.readiness().tell(told);
                 // Fails too, and is tried again until it does not.
                 return self.tell(untold, Change::Gain).await;
             }
         };
         let answers = self.ask_again(&records).await;
-        let before = self.ready_servers(&records);
+        let mut concerned = false;
         {
             let mut readiness = self.readiness();
-            for (key, ready) in answers {
-                readiness.find(key, Some(ready), ready);
+            for server in servers_of(&records) {
+                let news = server.pod.as_ref().and_then(|pod| before.get(pod));
+                let was = match news {
+                    Some(before) => readiness.judged(server, before.as_ref()),
+                    None => readiness.is_ready(server),
+                };
+                if let Some(ready) = answers.get(&server.key) {
+                    readiness.find(server.key.clone(), Some(*ready), *ready);
+                }
+                let ready = readiness.is_ready(server);
+                if was != ready {
+                    concerned = true;
+                    let attachment = server.owner();
+                    tracing::info!(%attachment, ready, anycast = ?server.anycast, "the pod's readiness has changed");
+                }
             }
-            readiness.tell(told);
-            readiness.forget(&records);
+            readiness.forget(&records, finds);
         }
-        let now = self.ready_servers(&records);
-        if before == now {
+        if !concerned {
             return untold.settle();
-        }
-        for server in servers_of(&records) {
-            let (was, ready) = (before.contains(&server.key), now.contains(&server.key));
-            if was != ready {
-                let attachment = server.owner();
-                tracing::info!(%attachment, ready, anycast = ?server.anycast, "the pod's readiness has changed");
-            }
         }
         // No route goes: one that loses its last server stands by from now on.
         self.tell(untold, Change::Gain).await;
@@ -172,9 +214,9 @@ impl Handler {
     }
 
     /// What the pod source says by now of those that it gave no answer for.
-    async fn ask_again(&self, records: &[Attachment]) -> Vec<(AttachmentKey, bool)> {
-        let unanswered = self.readiness().unanswered.clone();
-        let mut answers = Vec::new();
+    async fn ask_again(&self, records: &[Attachment]) -> BTreeMap<AttachmentKey, bool> {
+        let unanswered = self.readiness().unanswered();
+        let mut answers = BTreeMap::new();
         for server in servers_of(records).filter(|server| unanswered.contains(&server.key)) {
             answers.extend(self.ask(server).await.map(|ready| (server.key.clone(), ready)));
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use flock_core::announcer::Announcements;
@@ -13,6 +14,7 @@ use flock_core::handler::Settings;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::{PodInfo, PodState};
 use flock_core::store::Store;
+use futures_util::task::noop_waker;
 
 use crate::faults::Faults;
 use crate::node::{NODE_CONFIG, Node, World, call, key, pod_key, settings};
@@ -179,6 +181,51 @@ async fn pods_that_are_ready_serve_again_after_their_routes_were_flushed() {
     world.dataplane.set_anycast(&[]).await.unwrap();
     let _node = restarted(&world, false).await;
     until_served_by(&world, &[1], &[]).await;
+}
+
+/// A manifest is written, and its pod added, while the readiness of others is being followed: what
+/// that looks at is older than the pod.
+#[tokio::test]
+async fn a_pod_that_is_added_while_readiness_is_followed_is_not_overlooked() {
+    let world = World::new();
+    for pod in [1, 2] {
+        world.pods.remove(&pod_key(pod));
+    }
+    let node = serving(&world, &[]).await;
+    node.faults.yield_at_each_call();
+    let waker = noop_waker();
+    let mut context = Context::from_waker(&waker);
+    let mut following = Box::pin(node.handler.run_readiness(std::future::pending()));
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let asked = call(Verb::Add, 1, &[("anycast", SERVED)]);
+    let mut adding = Box::pin(node.handler.add(&asked, deadline));
+    let mut follow_until_listed = || {
+        let lists = || node.faults.log().iter().filter(|call| **call == "store.list").count();
+        let before = lists();
+        while lists() == before {
+            assert!(following.as_mut().poll(&mut context).is_pending());
+        }
+        // Pending behind the effect.
+    };
+    world.pods.insert(pod_key(2), PodInfo::default());
+    follow_until_listed();
+    world.pods.insert(pod_key(1), PodInfo::default());
+    let mut context = Context::from_waker(&waker);
+    let found = || node.faults.log().iter().filter(|call| **call == "dataplane.attach").count() > 0;
+    while !found() {
+        assert!(adding.as_mut().poll(&mut context).is_pending());
+    }
+    follow_until_listed();
+    let added = loop {
+        if let Poll::Ready(added) = adding.as_mut().poll(&mut context) {
+            break added;
+        }
+    };
+    added.unwrap();
+    for _ in 0..100 {
+        assert!(following.as_mut().poll(&mut context).is_pending());
+    }
+    assert_eq!(reached(&world), [BTreeSet::from([key(1)]), BTreeSet::new()]);
 }
 
 /// A StatefulSet's pod is made again under its name, while the old one still has its attachment.
