@@ -23,7 +23,8 @@ pub use fixed::FixedPods;
 /// # Contract
 ///
 /// - [`pod`](Self::pod) waits for a pod that is not there yet until the deadline,
-///   woken by its arrival; it never answers with an older pod of the same name when
+///   woken by its arrival. One that is there is the answer whatever the deadline is, also
+///   if it has passed: so asks who does not want to wait. It never answers with an older pod of the same name when
 ///   a UID is given.
 /// - [`changes`](Self::changes) begins with the present state of every pod that the
 ///   source knows at the moment of the call, those that are terminating too; a source

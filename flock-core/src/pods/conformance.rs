@@ -93,6 +93,7 @@ macro_rules! pods_conformance {
         $crate::pods_conformance! { @cases $harness;
             a_pod_is_found_by_namespace_and_name
             a_pod_is_found_with_its_uid
+            a_pod_that_is_there_is_found_after_the_deadline_too
             new_annotations_are_seen
             an_older_pod_of_the_same_name_is_not_the_answer
         }
@@ -128,6 +129,15 @@ pub async fn a_pod_is_found_by_namespace_and_name(harness: &dyn PodsHarness) {
     }
     let found = harness.source().pod(&named(&pod("default", "web")), soon()).await.unwrap();
     assert_eq!(found, info("1", "default/web"));
+}
+
+/// Who does not want to wait asks with a deadline that has passed.
+pub async fn a_pod_that_is_there_is_found_after_the_deadline_too(harness: &dyn PodsHarness) {
+    harness.apply(&web(), &info("1", "first")).await;
+    harness.source().pod(&named(&web()), soon()).await.unwrap();
+    let passed = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+    let found = harness.source().pod(&named(&web()), passed).await.unwrap();
+    assert_eq!(found, info("1", "first"));
 }
 
 /// As the runtime asks, which knows the UID.

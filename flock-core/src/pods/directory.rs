@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
@@ -85,12 +85,17 @@ impl PodDirectory {
     }
 }
 
+/// How long reading the manifests may take in any case.
+const READING: Duration = Duration::from_secs(1);
+
 #[async_trait]
 impl PodSource for PodDirectory {
     async fn pod(&self, wanted: &PodRef, deadline: Instant) -> Result<PodInfo, PodError> {
         let (path, wanted, cache) = (self.path.clone(), wanted.clone(), Arc::clone(&self.cache));
         let lookup = tokio::task::spawn_blocking(move || lookup(&path, &wanted, &cache));
-        match tokio::time::timeout_at(deadline.into(), lookup).await {
+        // Who does not want to wait for a pod waits for the disk nevertheless.
+        let deadline = tokio::time::Instant::from_std(deadline).max(tokio::time::Instant::now() + READING);
+        match tokio::time::timeout_at(deadline, lookup).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => Err(PodError::Backend(format!("reading {}: {error}", self.path.display()))),
             Err(_) => Err(PodError::Backend(format!(
