@@ -46,7 +46,17 @@ fn readiness() -> Result<ExitCode> {
         withdrawn.push(seen.withdrawn);
         taken_over.push(seen.taken_over);
         sent += seen.sent;
-        lost += seen.lost;
+        lost += seen.lost.len();
+        if !seen.lost.is_empty() {
+            println!(
+                "change {round} of {}: lost packets {:?}, withdrawn after {:.1} ms, first packet to the other node \
+                 after {:.1} ms",
+                seen.target,
+                seen.lost,
+                ms(seen.withdrawn),
+                ms(seen.taken_over)
+            );
+        }
     }
     println!("from the change of a pod's manifest, {rounds} times:");
     let (median, worst) = median_and_worst(withdrawn);

@@ -1,7 +1,8 @@
 //! How soon the network follows the readiness of a pod that serves an anycast address, and
 //! whether packets get lost meanwhile.
 
-use std::io::{BufRead, BufReader, Read};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
@@ -27,15 +28,18 @@ pub struct ServedTwice {
 }
 
 /// What was seen of one pod that became unready.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Served {
+    /// What the packets went to.
+    pub target: IpAddr,
     /// From the change of the pod's manifest until the router's kernel had no route over its node.
     pub withdrawn: Duration,
     /// From the same until a packet was on its way to the pod on the other node.
     pub taken_over: Duration,
-    /// How many packets were not answered.
-    pub lost: u32,
-    /// Of so many.
+    /// The numbers of the packets that were not answered, the first sent is 1. The change came after
+    /// the answer to the 20th.
+    pub lost: Vec<u32>,
+    /// How many packets were sent, one each 10 ms.
     pub sent: u32,
 }
 
@@ -96,10 +100,10 @@ impl ServedTwice {
                 )));
             }
         };
-        let (sent, received) = ping.end()?;
+        let lost = ping.end()?;
         node.set_ready(&server_on(node.name()), true)?;
         self.until_both(fabric, limit)?;
-        Ok(Served { withdrawn, taken_over, lost: sent.saturating_sub(received), sent })
+        Ok(Served { target, withdrawn, taken_over, lost, sent: PACKETS })
     }
 
     fn until_both(&self, fabric: &Fabric, limit: Duration) -> Result<()> {
@@ -124,6 +128,7 @@ fn server_on(node: &str) -> String {
 struct Ping {
     process: Child,
     said: BufReader<ChildStdout>,
+    answered: BTreeSet<u32>,
 }
 
 impl Ping {
@@ -133,33 +138,37 @@ impl Ping {
         let mut process = command.stdout(Stdio::piped()).spawn().map_err(LabError::file("run", "ping"))?;
         let said = process.stdout.take().map(BufReader::new);
         let said = said.ok_or_else(|| LabError::Unexpected("ping has no output".to_owned()))?;
-        Ok(Self { process, said })
+        Ok(Self { process, said, answered: BTreeSet::new() })
     }
 
     /// Waits until so many packets were answered.
     fn answered(&mut self, count: usize) -> Result<()> {
-        let mut answered = 0;
-        while answered < count {
-            let mut line = String::new();
-            let read = self.said.read_line(&mut line).map_err(LabError::file("read", "ping"))?;
-            if read == 0 {
-                return Err(LabError::Unexpected(format!("ping ended after {answered} answers")));
+        while self.answered.len() < count {
+            if !self.read_answer()? {
+                return Err(LabError::Unexpected(format!(
+                    "ping ended after {} answers",
+                    self.answered.len()
+                )));
             }
-            answered += usize::from(line.contains("bytes from"));
         }
         Ok(())
     }
 
-    /// How many packets were sent, and how many answered.
-    fn end(mut self) -> Result<(u32, u32)> {
-        let mut report = String::new();
-        self.said.read_to_string(&mut report).map_err(LabError::file("read", "ping"))?;
-        self.process.wait().map_err(LabError::file("wait for", "ping"))?;
-        let summary = report.lines().find(|line| line.contains("packets transmitted")).unwrap_or_default();
-        let mut numbers = summary.split([' ', ',']).filter_map(|word| word.parse().ok());
-        match (numbers.next(), numbers.next()) {
-            (Some(sent), Some(received)) => Ok((sent, received)),
-            _ => Err(LabError::Unexpected(format!("ping says nothing of its packets: {report}"))),
+    /// Takes one line, false where there is none any more.
+    fn read_answer(&mut self) -> Result<bool> {
+        let mut line = String::new();
+        let read = self.said.read_line(&mut line).map_err(LabError::file("read", "ping"))?;
+        if line.contains("bytes from") {
+            let number = line.split_whitespace().find_map(|word| word.strip_prefix("icmp_seq="));
+            self.answered.extend(number.and_then(|number| number.parse::<u32>().ok()));
         }
+        Ok(read > 0)
+    }
+
+    /// The numbers of those packets that were not answered.
+    fn end(mut self) -> Result<Vec<u32>> {
+        while self.read_answer()? {}
+        self.process.wait().map_err(LabError::file("wait for", "ping"))?;
+        Ok((1..=PACKETS).filter(|number| !self.answered.contains(number)).collect())
     }
 }
