@@ -71,7 +71,7 @@ fn readiness() -> Result<ExitCode> {
         ms(first),
         ms(slowest)
     );
-    println!("  {lost} of {sent} packets lost, one each 10 ms");
+    println!("  {lost} of {sent} packets lost, at least one each 10 ms");
     let mut code = ExitCode::SUCCESS;
     if worst > TARGET {
         println!("FAILED: the worst took {:.1} ms, expected at most {:.0} ms", ms(worst), ms(TARGET));

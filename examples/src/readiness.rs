@@ -15,8 +15,12 @@ use crate::{LabError, Result};
 /// What both pods serve.
 const SERVED: [&str; 2] = ["2001:db8:a::53", "198.51.100.53"];
 
-/// How many packets are sent during a change, one each 10 ms.
-const PACKETS: u32 = 120;
+/// How many packets are sent during a change: until after the node has ended its withdrawal.
+const PACKETS: u32 = 200;
+
+/// In seconds. ping(8) takes the wait for an answer for longer than asked, up to two ticks of the
+/// kernel's clock, unless it is told less than 10 ms: with this it sends one each 9 ms.
+const INTERVAL: &str = "0.008";
 
 /// How many of them are answered before the change.
 const BEFORE: usize = 20;
@@ -39,7 +43,7 @@ pub struct Served {
     /// The numbers of the packets that were not answered, the first sent is 1. The change came after
     /// the answer to the 20th.
     pub lost: Vec<u32>,
-    /// How many packets were sent, one each 10 ms.
+    /// How many packets were sent, at least one each 10 ms.
     pub sent: u32,
 }
 
@@ -106,7 +110,13 @@ impl ServedTwice {
         Ok(Served { target, withdrawn, taken_over, lost, sent: PACKETS })
     }
 
-    fn until_both(&self, fabric: &Fabric, limit: Duration) -> Result<()> {
+    /// What both pods serve, of each family.
+    pub fn addresses(&self) -> [IpAddr; 2] {
+        self.served
+    }
+
+    /// Waits until the router's kernel spreads packets to all addresses over both nodes.
+    pub fn until_both(&self, fabric: &Fabric, limit: Duration) -> Result<()> {
         let nodes: Vec<String> = fabric.nodes.iter().map(|node| node.name().to_owned()).collect();
         until("the router to reach both pods", limit, || {
             for target in self.served {
@@ -120,11 +130,12 @@ impl ServedTwice {
     }
 }
 
-fn server_on(node: &str) -> String {
+/// The name of the pod on `node` that serves.
+pub fn server_on(node: &str) -> String {
     format!("server-{node}")
 }
 
-/// A ping from the router, one packet each 10 ms.
+/// A ping from the router, at least one packet each 10 ms.
 struct Ping {
     process: Child,
     said: BufReader<ChildStdout>,
@@ -134,7 +145,7 @@ struct Ping {
 impl Ping {
     fn start(fabric: &Fabric, target: IpAddr) -> Result<Self> {
         let mut command = fabric.router.netns.command("ping");
-        command.args(["-n", "-i", "0.01", "-W", "1", "-c", &PACKETS.to_string(), &target.to_string()]);
+        command.args(["-n", "-i", INTERVAL, "-W", "1", "-c", &PACKETS.to_string(), &target.to_string()]);
         let mut process = command.stdout(Stdio::piped()).spawn().map_err(LabError::file("run", "ping"))?;
         let said = process.stdout.take().map(BufReader::new);
         let said = said.ok_or_else(|| LabError::Unexpected("ping has no output".to_owned()))?;

@@ -5,14 +5,17 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use flock_examples::deadline::{Probe, until};
-use flock_examples::fabric::Fabric;
+use flock_examples::fabric::{Fabric, Plan};
+use flock_examples::netns::{Netns, Reply};
 use flock_examples::node::Node;
-use flock_examples::readiness::{Served, served_twice};
+use flock_examples::readiness::{Served, served_twice, server_on};
 use flock_examples::{Result, sandbox};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// The promise is 100 ms; this is a debug build beside other tests.
 const PROMPT: Duration = Duration::from_secs(2);
+/// For how long a node that withdraws an address keeps what routers send it.
+const CONVERGENCE_DELAY: Duration = Duration::from_secs(1);
 
 /// Both ways, of the pod that the packets go to at the moment: whoever asks is answered all the
 /// time, in the end by the other node.
@@ -29,6 +32,80 @@ fn no_packet_is_lost_when_a_pod_becomes_unready_and_ready_again() -> Result<()> 
             assert!(lost.is_empty(), "packets {lost:?} of {sent} to {target} in round {round}");
         }
         Ok(())
+    })
+}
+
+/// A router may still send packets to a node that has heard from it already of the other node's
+/// route. Had the node taken that route, the two would send the packets to one another until
+/// they expire (RFC 8333).
+#[test]
+fn packets_of_a_router_that_has_not_heard_yet_are_answered() -> Result<()> {
+    sandbox::within("packets_of_a_router_that_has_not_heard_yet_are_answered", |_| {
+        let mut fabric = Fabric::build(2)?;
+        let served = served_twice(&mut fabric, 0, LIMIT)?;
+        for (number, node) in (1..).zip(&fabric.nodes) {
+            let (link6, link4) = (Plan::new(number).link6().1, Plan::new(number).link4().1);
+            for (target, link) in served.addresses().into_iter().zip([link6.into(), link4.into()]) {
+                // As long as this is there, it has not heard.
+                let late = Late { router: &fabric.router.netns, target, node: node.name(), link };
+                late.add()?;
+                let mut judged = false;
+                while !judged {
+                    let begin = Instant::now();
+                    node.set_ready(&server_on(node.name()), false)?;
+                    until_it_knows_another_way(node, target)?;
+                    let reply = fabric.router.netns.ping(target, Duration::from_secs(1))?;
+                    // On a machine that is too slow for this, the delay may be over.
+                    judged = begin.elapsed() < CONVERGENCE_DELAY || reply != Reply::None;
+                    assert!(!judged || reply != Reply::None, "{target} on {}", node.name());
+                    // The node's own pods do not stay with the one that is not ready.
+                    until_it_takes_the_other_way(node, target)?;
+                    node.set_ready(&server_on(node.name()), true)?;
+                    served.until_both(&fabric, LIMIT)?;
+                }
+                late.remove()?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A route that a router has for longer than BGP says.
+struct Late<'a> {
+    router: &'a Netns,
+    target: IpAddr,
+    node: &'a str,
+    link: IpAddr,
+}
+
+impl Late<'_> {
+    fn add(&self) -> Result<()> {
+        self.change("add")
+    }
+
+    fn remove(&self) -> Result<()> {
+        self.change("del")
+    }
+
+    fn change(&self, verb: &str) -> Result<()> {
+        let [target, link] = [self.target, self.link].map(|address| address.to_string());
+        let route = ["via", &link, "dev", self.node, "metric", "1"];
+        self.router.ip(&[&["route", verb, &target][..], &route].concat()).map(drop)
+    }
+}
+
+fn until_it_knows_another_way(node: &Node, target: IpAddr) -> Result<()> {
+    let family = if target.is_ipv6() { "-6" } else { "-4" };
+    until(&format!("a route of BIRD's to {target} on {}", node.name()), LIMIT, || {
+        let found = node.netns.ip(&[family, "route", "show", &target.to_string(), "proto", "bird"])?;
+        Ok(if found.is_empty() { Probe::Waiting("none".to_owned()) } else { Probe::Done(()) })
+    })
+}
+
+fn until_it_takes_the_other_way(node: &Node, target: IpAddr) -> Result<()> {
+    until(&format!("{} to send packets to {target} to the router", node.name()), LIMIT, || {
+        let found = node.netns.ip(&["route", "get", &target.to_string()])?;
+        Ok(if found.contains("dev uplink") { Probe::Done(()) } else { Probe::Waiting(found) })
     })
 }
 

@@ -354,7 +354,7 @@ fn start_bird(options: &Options) -> Result<BirdAnnouncer, AgentError> {
         config_path: options.bird_config.clone(),
         socket_path: options.bird_socket.clone(),
         timeout: options.birdc_timeout,
-        standby_metric: Some(flock_netlink::STANDBY_METRIC),
+        unannounced_metrics: flock_netlink::UNANNOUNCED_METRICS.to_vec(),
         ..BirdConfig::new(flock_netlink::ROUTE_PROTOCOL)
     };
     Ok(BirdAnnouncer::start(&config)?)

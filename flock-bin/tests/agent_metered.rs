@@ -78,7 +78,7 @@ mod dataplane {
 
     use flock_core::attachment::Attachment;
     use flock_core::dataplane::conformance::DataplaneHarness;
-    use flock_core::dataplane::{AnycastServer, Dataplane};
+    use flock_core::dataplane::{AnycastServer, AnycastState, Dataplane};
     use flock_core::name::InterfaceName;
     use ipnet::IpNet;
 
@@ -144,12 +144,8 @@ mod dataplane {
             self.kernel.lose_node_routes();
         }
 
-        async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-            links(self.kernel.anycast())
-        }
-
-        async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-            links(self.kernel.standby())
+        async fn anycast(&self, state: AnycastState) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+            links(self.kernel.anycast(state))
         }
     }
 

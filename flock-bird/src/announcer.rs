@@ -131,7 +131,8 @@ impl BirdAnnouncer {
     }
 
     fn with_target(target: impl Target, config: &BirdConfig) -> Result<Self, AnnounceError> {
-        let renderer = Renderer::new(config.route_protocol)?.with_standby_metric(config.standby_metric);
+        let renderer = Renderer::new(config.route_protocol)?
+            .with_unannounced_metrics(config.unannounced_metrics.clone());
         let runtime = Handle::try_current()
             .map_err(|error| AnnounceError::Backend(format!("start it on a tokio runtime: {error}")))?;
         let nothing = Wanted { generation: 0, text: Arc::from(""), again: false };

@@ -19,8 +19,8 @@ pub struct BirdConfig {
     /// The number that Flock's own routes carry in the kernel (`rtm_protocol` of rtnetlink).
     /// It must be that of the Dataplane: routes with another number are not announced.
     pub route_protocol: u8,
-    /// The metric of those that are not announced, if the Dataplane makes such.
-    pub standby_metric: Option<u32>,
+    /// The metrics of those that are not announced, if the Dataplane makes such.
+    pub unannounced_metrics: Vec<u32>,
 }
 
 impl BirdConfig {
@@ -32,7 +32,7 @@ impl BirdConfig {
             timeout: Duration::from_secs(5),
             debounce: Duration::from_millis(500),
             route_protocol,
-            standby_metric: None,
+            unannounced_metrics: Vec::new(),
         }
     }
 }

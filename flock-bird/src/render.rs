@@ -10,7 +10,7 @@
 //!   protocol number and a prefix of an explicit list. The same list stands before
 //!   every peer once more, together with the demand that the route came from the
 //!   kernel. A connected route, a pod's host route or a route of another program
-//!   passes neither, and no route to an anycast address that stands by. So readiness of pods
+//!   passes neither, and no route to an anycast address that no ready pod serves. So readiness of pods
 //!   is a change of the kernel's routes, which BIRD hears of at once, and none of the
 //!   configuration.
 //! - **Into the kernel** goes what the peers sent, except the node's summaries and
@@ -68,10 +68,10 @@ pub struct Renderer {
 }
 
 /// How the node's own routes are told from others in the kernel.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct KernelRoutes {
     protocol: u8,
-    standby_metric: Option<u32>,
+    unannounced_metrics: Vec<u32>,
 }
 
 impl Renderer {
@@ -94,14 +94,17 @@ impl Renderer {
                 .register_template_string(name, text)
                 .map_err(|error| AnnounceError::Invalid(format!("template {name}: {error}")))?;
         }
-        Ok(Self { templates, kernel: KernelRoutes { protocol: route_protocol, standby_metric: None } })
+        Ok(Self {
+            templates,
+            kernel: KernelRoutes { protocol: route_protocol, unannounced_metrics: Vec::new() },
+        })
     }
 
-    /// Has routes of the node's own that have this metric passed over: they stand by, and are
-    /// not announced.
+    /// Has routes of the node's own that have one of these metrics passed over: those to anycast
+    /// addresses that no ready pod serves.
     #[must_use]
-    pub fn with_standby_metric(self, metric: Option<u32>) -> Self {
-        Self { kernel: KernelRoutes { standby_metric: metric, ..self.kernel }, ..self }
+    pub fn with_unannounced_metrics(self, metrics: Vec<u32>) -> Self {
+        Self { kernel: KernelRoutes { unannounced_metrics: metrics, ..self.kernel }, ..self }
     }
 
     /// Renders `wanted`, or says everything that is wrong with it.
@@ -120,8 +123,8 @@ impl Renderer {
             bfd: peers.iter().any(|peer| peer.bfd.is_some()),
             unnumbered: peers.iter().filter_map(interface).collect(),
             families: [
-                FamilyPart::of(wanted, &sessions, Family::Ipv4, self.kernel),
-                FamilyPart::of(wanted, &sessions, Family::Ipv6, self.kernel),
+                FamilyPart::of(wanted, &sessions, Family::Ipv4, self.kernel.clone()),
+                FamilyPart::of(wanted, &sessions, Family::Ipv6, self.kernel.clone()),
             ],
             peers: sessions,
         };

@@ -50,10 +50,14 @@ fn golden(name: &str) -> PathBuf {
 
 /// Compares with the golden file, or writes it.
 fn assert_golden(name: &str, announcements: &Announcements) {
-    let text = Renderer::new(ROUTE_PROTOCOL).unwrap().render(announcements).unwrap();
+    let renderer = Renderer::new(ROUTE_PROTOCOL).unwrap();
+    assert_rendered(name, &renderer.render(announcements).unwrap());
+}
+
+fn assert_rendered(name: &str, text: &str) {
     let path = golden(name);
     if env::var_os("FLOCK_UPDATE_GOLDEN").is_some_and(|value| value == "1") {
-        fs::write(&path, &text).unwrap();
+        fs::write(&path, text).unwrap();
     }
     let expected = fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; FLOCK_UPDATE_GOLDEN=1 writes it", path.display()));
@@ -73,6 +77,13 @@ fn a_node_with_two_peers() {
 fn anycast_added() {
     let anycast = ["2001:db8:a::53", "198.51.100.53", "198.51.100.9"];
     assert_golden("anycast-added", &with_anycast(two_peers(), &anycast));
+}
+
+#[test]
+fn metrics_that_are_not_announced() {
+    let renderer = Renderer::new(ROUTE_PROTOCOL).unwrap().with_unannounced_metrics(vec![16, 32_768]);
+    let wanted = with_anycast(two_peers(), &["2001:db8:a::53", "198.51.100.53"]);
+    assert_rendered("unannounced-metrics", &renderer.render(&wanted).unwrap());
 }
 
 #[test]
@@ -128,7 +139,7 @@ fn bird_takes_every_golden_file() {
         assert!(output.status.success(), "{}: {said}", path.display());
         checked += 1;
     }
-    assert_eq!(checked, 17, "as many as there are golden files");
+    assert_eq!(checked, 18, "as many as there are golden files");
 }
 
 /// What each peer is like that has nothing but its address set.

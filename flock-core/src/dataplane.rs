@@ -86,8 +86,8 @@ pub trait Dataplane: fmt::Debug + Send + Sync + 'static {
     async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError>;
 
     /// The anycast addresses that the node's routes make announced, each with the links that it
-    /// is reached over: what the last [`set_anycast`](Self::set_anycast) made of `announced` ones,
-    /// also that of an agent before this one.
+    /// is reached over: what the last [`set_anycast`](Self::set_anycast) made of those in the state
+    /// [`Announced`](AnycastState::Announced), also that of an agent before this one.
     async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError>;
 
     /// Waits until somebody else may have changed something of Flock's on the node, and
@@ -164,20 +164,48 @@ pub struct AnycastRoute {
     pub address: IpAddr,
     /// Who has it: at least one; several share it by a multipath route.
     pub servers: Vec<AnycastServer>,
-    /// Whether the network is to hear of it. Otherwise the route stands by: it takes what is on
-    /// its way to pods that are not ready any more, and a route from a BGP peer goes before it.
-    pub announced: bool,
+    /// Whether the network is to hear of it.
+    pub state: AnycastState,
+}
+
+/// What a route to an anycast address is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AnycastState {
+    /// The network is to hear of it.
+    Announced,
+    /// The network has been told a moment ago that no pod here is ready any more, and routers that
+    /// have not heard it yet still send packets. The route takes them, before any from a BGP peer:
+    /// those lead back to the same routers (RFC 8333, micro-loops).
+    Withdrawing,
+    /// It takes what would have no other way: a route from a BGP peer goes before it.
+    Standby,
+}
+
+impl AnycastState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Announced, Self::Withdrawing, Self::Standby];
+}
+
+impl fmt::Display for AnycastState {
+    /// Before the word "route": nothing for one that is announced.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Announced => "",
+            Self::Withdrawing => "withdrawn ",
+            Self::Standby => "standby ",
+        })
+    }
 }
 
 impl AnycastRoute {
     /// One that is announced.
     pub fn announced(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
-        Self { address, servers, announced: true }
+        Self { address, servers, state: AnycastState::Announced }
     }
 
     /// One that stands by.
     pub fn standby(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
-        Self { address, servers, announced: false }
+        Self { address, servers, state: AnycastState::Standby }
     }
 }
 

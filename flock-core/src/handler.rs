@@ -42,7 +42,7 @@ use tokio::sync::Notify;
 use crate::announcer::{Announcements, RouteAnnouncer};
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState, NodeCidrs};
 use crate::clock::Clock;
-use crate::dataplane::{AnycastRoute, Dataplane, NodeFacts};
+use crate::dataplane::{AnycastRoute, AnycastState, Dataplane, NodeFacts};
 use crate::deletions::QueuedDeletion;
 use crate::drain::DrainRecord;
 use crate::excerpt;
@@ -73,6 +73,7 @@ mod service;
 mod status;
 mod teardown;
 mod view;
+mod withdrawal;
 
 pub use error::HandlerError;
 pub use keeper::Repaired;
@@ -85,6 +86,7 @@ use collect::Suspects;
 use drain::Drain;
 use due::{Due, Untold};
 use readiness::Readiness;
+use withdrawal::Withdrawals;
 
 /// One of each backend. Tests swap a field.
 #[derive(Debug, Clone)]
@@ -115,6 +117,10 @@ pub struct Settings {
     pub retry_delay: Duration,
     /// For how long a container has to be seen as gone before its attachment is collected.
     pub collect_grace: Duration,
+    /// For how long pods that serve an anycast address and are not ready any more get what is still
+    /// sent to it, before the node takes a route of its peers to the same address: until the routers
+    /// have heard of the withdrawal (RFC 8333, local convergence delay).
+    pub convergence_delay: Duration,
     /// How long the kernel keeps the summaries of prefixes that the node had before: until the
     /// announcer tells of the pods that are still in them.
     pub summary_grace: Duration,
@@ -134,6 +140,7 @@ impl Settings {
             reap_delay: Duration::from_millis(250),
             retry_delay: Duration::from_secs(1),
             collect_grace: Duration::from_secs(60),
+            convergence_delay: Duration::from_secs(1),
             summary_grace: Duration::from_secs(2),
             announced_before: false,
             drain: None,
@@ -175,6 +182,9 @@ pub struct Handler {
     unannounced: Mutex<Option<String>>,
     /// Which pods are ready.
     readiness: Mutex<Readiness>,
+    withdrawals: Mutex<Withdrawals>,
+    /// Wakes who waits for the end of a withdrawal.
+    withdrawn: Notify,
     /// What looked dead at the last look.
     suspects: Mutex<Suspects>,
     /// How many of them were deleted so far.
@@ -209,6 +219,8 @@ impl Handler {
             due: Due::default(),
             unannounced: Mutex::default(),
             readiness: Mutex::default(),
+            withdrawals: Mutex::default(),
+            withdrawn: Notify::new(),
             suspects: Mutex::default(),
             collected: AtomicU64::new(0),
         }
@@ -272,13 +284,13 @@ impl Handler {
         let routes = self.anycast_routes(&records);
         match change {
             Change::Gain => {
-                self.backends.dataplane.set_anycast(&routes).await?;
+                self.set_anycast(&routes).await?;
                 self.sync(&records, &routes, announced).await
             }
             Change::Loss => {
                 let silent = self.sync(&records, &routes, announced).await;
                 // Even so: on this node, nothing is to reach a pod that is gone.
-                self.backends.dataplane.set_anycast(&routes).await?;
+                self.set_anycast(&routes).await?;
                 silent
             }
         }
@@ -287,7 +299,8 @@ impl Handler {
     /// The anycast routes of `records` as they should be now.
     fn anycast_routes(&self, records: &[Attachment]) -> Vec<AnycastRoute> {
         let ready = self.ready_servers(records);
-        anycast_routes(records, &self.node().config.allowed, |record| ready.contains(&record.key))
+        let is_ready = |record: &Attachment| ready.contains(&record.key);
+        self.hold_withdrawn(anycast_routes(records, &self.node().config.allowed, is_ready))
     }
 
     async fn sync(
@@ -307,7 +320,8 @@ impl Handler {
             return Ok(());
         }
         announced.something = true;
-        let (anycast, standby): (Vec<_>, Vec<_>) = routes.iter().partition(|route| route.announced);
+        let (anycast, standby): (Vec<_>, Vec<_>) =
+            routes.iter().partition(|route| route.state == AnycastState::Announced);
         let addresses = |routes: Vec<&AnycastRoute>| routes.iter().map(|route| route.address).collect();
         // Without BGP there are no peers for these to have a meaning.
         let bgp = node.config.bgp.clone().unwrap_or_else(|| Bgp::new(0));

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -44,6 +45,9 @@ pub struct View {
     /// Attachments with anycast addresses whose pods are ready, so that they serve them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ready: BTreeSet<AttachmentKey>,
+    /// Anycast addresses that were withdrawn a moment ago.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub withdrawing: BTreeSet<IpAddr>,
     /// The control socket of the BGP speaker that the agent configures, if it configures one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<std::path::PathBuf>,

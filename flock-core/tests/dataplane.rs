@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_trait::async_trait;
 use flock_core::attachment::Attachment;
 use flock_core::dataplane::conformance::{DataplaneHarness, wanted};
-use flock_core::dataplane::{AnycastServer, Dataplane, MemoryDataplane};
+use flock_core::dataplane::{AnycastServer, AnycastState, Dataplane, MemoryDataplane};
 use flock_core::name::InterfaceName;
 use ipnet::IpNet;
 
@@ -76,12 +76,8 @@ impl DataplaneHarness for Node {
         self.dataplane.lose_node_routes();
     }
 
-    async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-        links(self.dataplane.anycast())
-    }
-
-    async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-        links(self.dataplane.standby())
+    async fn anycast(&self, state: AnycastState) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+        links(self.dataplane.anycast(state))
     }
 }
 

@@ -115,7 +115,15 @@ pub const DOOMED_LINK_GROUP: u32 = 0x666c_6f64;
 /// the routes to pods' own addresses.
 pub const ANYCAST_METRIC: u32 = 512;
 
+/// The metric of routes to anycast addresses that were withdrawn a moment ago: better than that of
+/// any route that a BGP speaker makes (BIRD's is 32), so that nothing is sent back to routers that
+/// have not heard of it yet.
+pub const WITHDRAWING_METRIC: u32 = 16;
+
 /// The metric of routes to anycast addresses that are not announced, since no pod that has the
 /// address is ready: worse than that of any route that a BGP speaker makes, so that they only
 /// take what would have no other way.
 pub const STANDBY_METRIC: u32 = 32_768;
+
+/// The metrics of all routes that are not to be announced.
+pub const UNANNOUNCED_METRICS: [u32; 2] = [WITHDRAWING_METRIC, STANDBY_METRIC];

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
 use flock_core::attachment::Addresses;
-use flock_core::dataplane::{AnycastRoute, DataplaneError};
+use flock_core::dataplane::{AnycastRoute, AnycastState, DataplaneError};
 use flock_core::name::InterfaceName;
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType};
@@ -15,13 +15,13 @@ use crate::conversation::{Conversation, Request};
 use crate::links::{every_link, is_of_flock, kernel, link_of, perform, remove};
 use crate::messages;
 use crate::worker::Worker;
-use crate::{ANYCAST_METRIC, ROUTE_PROTOCOL, STANDBY_METRIC};
+use crate::{ANYCAST_METRIC, ROUTE_PROTOCOL, STANDBY_METRIC, WITHDRAWING_METRIC};
 
 /// An interface, and the gateway behind it where the family needs one.
 pub(crate) type Hop = (u32, Option<Ipv6Addr>);
 
-/// The hops of routes to anycast addresses, by address and metric.
-pub(crate) type AnycastHops = BTreeMap<(IpAddr, u32), BTreeSet<Hop>>;
+/// The hops of routes to anycast addresses.
+pub(crate) type AnycastHops = BTreeMap<(IpAddr, AnycastState), BTreeSet<Hop>>;
 
 impl Worker {
     /// Makes the blackhole routes of ours equal to `prefixes`.
@@ -59,8 +59,8 @@ impl Worker {
         }
     }
 
-    /// What comes comes before what goes: an address whose route becomes one of the other kind has
-    /// one all the time.
+    /// What comes comes before what goes: an address whose route gets another state has one all the
+    /// time.
     fn make_anycast(&mut self, wanted: &AnycastHops) -> Result<(), DataplaneError> {
         let found: AnycastHops = own_routes(&mut self.node)?.iter().filter_map(anycast_hops).collect();
         let mut requests = Vec::new();
@@ -116,12 +116,11 @@ impl Worker {
         }
         let mut wanted = AnycastHops::new();
         for route in routes {
-            let metric = if route.announced { ANYCAST_METRIC } else { STANDBY_METRIC };
             for server in &route.servers {
                 if let Some(index) = links.get(server) {
                     let gateway =
                         route.address.is_ipv6().then(|| server.key.mac_addresses().pod.link_local());
-                    wanted.entry((route.address, metric)).or_default().insert((*index, gateway));
+                    wanted.entry((route.address, route.state)).or_default().insert((*index, gateway));
                 }
             }
         }
@@ -136,35 +135,44 @@ impl Worker {
             .filter_map(|link| Some((link.index, InterfaceName::new(link.name).ok()?)))
             .collect();
         let mut found = Vec::new();
-        for ((address, metric), hops) in own_routes(&mut self.node)?.iter().filter_map(anycast_hops) {
+        for ((address, state), hops) in own_routes(&mut self.node)?.iter().filter_map(anycast_hops) {
             let over = hops.iter().filter_map(|(index, _)| links.get(index));
-            found.extend(over.filter(|_| metric == ANYCAST_METRIC).map(|link| (address, link.clone())));
+            found.extend(
+                over.filter(|_| state == AnycastState::Announced).map(|link| (address, link.clone())),
+            );
         }
         Ok(found)
     }
 }
 
-/// Whether a route of ours with this metric leads to an anycast address.
-pub(crate) fn is_anycast_metric(metric: u32) -> bool {
-    [ANYCAST_METRIC, STANDBY_METRIC].contains(&metric)
+fn anycast_metric(state: AnycastState) -> u32 {
+    match state {
+        AnycastState::Announced => ANYCAST_METRIC,
+        AnycastState::Withdrawing => WITHDRAWING_METRIC,
+        AnycastState::Standby => STANDBY_METRIC,
+    }
 }
 
-/// Address, metric and hops of a route of ours, if it leads to an anycast address.
-pub(crate) fn anycast_hops(route: &RouteMessage) -> Option<((IpAddr, u32), BTreeSet<Hop>)> {
-    let metric = messages::metric(route);
+/// The state of a route of ours with this metric, if it leads to an anycast address.
+pub(crate) fn anycast_state(metric: u32) -> Option<AnycastState> {
+    AnycastState::ALL.into_iter().find(|state| anycast_metric(*state) == metric)
+}
+
+/// Address, state and hops of a route of ours, if it leads to an anycast address.
+pub(crate) fn anycast_hops(route: &RouteMessage) -> Option<((IpAddr, AnycastState), BTreeSet<Hop>)> {
     let address = messages::destination(route)?.addr();
-    is_anycast_metric(metric).then(|| ((address, metric), hops_of(route)))
+    Some(((address, anycast_state(messages::metric(route))?), hops_of(route)))
 }
 
 /// A route over `hops`. IPv6 takes several hops only with gateways, and
 /// replaces a route only by one of the same sort: so there it is always a
 /// gateway, the pod's link-local address, that a permanent entry resolves.
-fn anycast_route((address, metric): (IpAddr, u32), hops: &BTreeSet<Hop>) -> RouteMessage {
+fn anycast_route((address, state): (IpAddr, AnycastState), hops: &BTreeSet<Hop>) -> RouteMessage {
     let mut message = messages::route_to(IpNet::from(address));
     if address.is_ipv4() {
         message.header.scope = RouteScope::Link;
     }
-    message.attributes.push(RouteAttribute::Priority(metric));
+    message.attributes.push(RouteAttribute::Priority(anycast_metric(state)));
     if !hops.is_empty() {
         let hops = hops.iter().map(|(index, gateway)| messages::next_hop(*index, *gateway)).collect();
         message.attributes.push(RouteAttribute::MultiPath(hops));
@@ -193,7 +201,8 @@ pub(crate) fn pod_addresses(
 ) -> Result<BTreeMap<u32, Addresses>, DataplaneError> {
     let mut found: BTreeMap<u32, Addresses> = BTreeMap::new();
     for route in own_routes(conversation)? {
-        let is_pods = route.header.kind == RouteType::Unicast && !is_anycast_metric(messages::metric(&route));
+        let is_pods =
+            route.header.kind == RouteType::Unicast && anycast_state(messages::metric(&route)).is_none();
         let Some(index) = messages::output_interface(&route).filter(|_| is_pods) else { continue };
         let addresses = found.entry(index).or_default();
         match messages::destination(&route).map(|prefix| prefix.addr()) {

@@ -21,6 +21,9 @@ use tempfile::TempDir;
 
 /// Marks the routes that play Flock's part in the kernel.
 pub(crate) const ROUTE_PROTOCOL: u8 = 70;
+/// The metrics of routes that are not announced.
+pub(crate) const WITHDRAWING: u32 = 16;
+pub(crate) const STANDBY: u32 = 32_768;
 /// How long anything may take: a session takes about 4 s.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -72,6 +75,7 @@ impl Lab {
         BirdConfig {
             config_path: self.directory.path().join("bird.conf"),
             socket_path: self.directory.path().join("bird.ctl"),
+            unannounced_metrics: vec![WITHDRAWING, STANDBY],
             ..BirdConfig::new(ROUTE_PROTOCOL)
         }
     }

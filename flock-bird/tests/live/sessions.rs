@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use flock_bird::BirdAnnouncer;
 use flock_core::announcer::RouteAnnouncer as _;
 
-use crate::lab::{Lab, Router, eventually, wanted};
+use crate::lab::{Lab, Router, STANDBY, WITHDRAWING, eventually, wanted};
 
 #[tokio::test]
 async fn exactly_flocks_own_routes_are_announced_and_sessions_stay() {
@@ -56,6 +56,47 @@ async fn exactly_flocks_own_routes_are_announced_and_sessions_stay() {
 
     let after = (bird.since("peer_tor-v4").await, bird.since("peer_tor-v6").await);
     assert_eq!(after, before, "a session was reset");
+}
+
+/// The states of an anycast route follow one another as the kernel gets them: the new one first.
+#[tokio::test]
+async fn only_routes_of_announced_metrics_are_announced() {
+    const ANNOUNCED: u32 = 512;
+    let served = ["198.51.100.53/32", "2001:db8:a::53/128"];
+    // Another node serves the same.
+    let lab = Lab::new(&served);
+    let (announcer, _bird) = lab.announcing(&wanted(&["198.51.100.53", "2001:db8:a::53"])).await;
+    let change = |verb: &str, metric: u32| {
+        for prefix in served {
+            lab.node.ip(&format!("route {verb} {prefix} dev lo proto 70 metric {metric}"));
+        }
+    };
+    change("add", ANNOUNCED);
+    let mut before = ANNOUNCED;
+    lab.router_has(&served).await;
+    for metric in [WITHDRAWING, STANDBY, ANNOUNCED, WITHDRAWING, ANNOUNCED, STANDBY, ANNOUNCED] {
+        change("add", metric);
+        change("del", before);
+        before = metric;
+        if metric == ANNOUNCED {
+            lab.router_has(&served).await;
+            continue;
+        }
+        lab.router_has(&[]).await;
+        for prefix in served {
+            let family = if prefix.contains(':') { "-6" } else { "-4" };
+            // The way that the node knows by BGP, and the one that packets take.
+            eventually(&format!("the other node's route to {prefix}"), async || {
+                lab.node.ip(&format!("{family} route show {prefix} proto bird")).contains("dev up0")
+            })
+            .await;
+            let address = prefix.split('/').next().unwrap();
+            let taken = lab.node.ip(&format!("route get {address}"));
+            let expected = if metric == WITHDRAWING { "dev lo" } else { "dev up0" };
+            assert!(taken.contains(expected), "{metric}: {taken}");
+        }
+    }
+    announcer.applied().await.unwrap();
 }
 
 #[tokio::test]

@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use ipnet::IpNet;
 
-use super::{AnycastRoute, AnycastServer, Dataplane, DataplaneError, Drift, FoundLink, Link, Side};
+use super::{
+    AnycastRoute, AnycastServer, AnycastState, Dataplane, DataplaneError, Drift, FoundLink, Link, Side,
+};
 use crate::attachment::{
     Addresses, Attachment, AttachmentKey, AttachmentState, GATEWAY_V4, GATEWAY_V6, Netns,
 };
@@ -65,11 +67,8 @@ pub trait DataplaneHarness: Send + Sync {
     /// Takes away a blackhole route, as somebody else would.
     async fn lose_summary(&self, prefix: IpNet);
 
-    /// The announced anycast routes that the backend has made, with the links that they lead over.
-    async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>>;
-
-    /// The same of those that stand by.
-    async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>>;
+    /// The anycast routes that the backend has made in one state, with the links that they lead over.
+    async fn anycast(&self, state: AnycastState) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>>;
 }
 
 /// Makes one `#[tokio::test]` of each case of
@@ -121,7 +120,7 @@ macro_rules! dataplane_conformance {
             anycast_routes_are_made_equal
             anycast_routes_leave_out_links_that_are_gone
             anycast_routes_are_no_pod_routes
-            an_anycast_route_is_announced_or_stands_by
+            an_anycast_route_has_one_state
             a_node_as_it_should_be_has_no_differences
             check_node_tells_summaries
             check_node_tells_anycast_routes
@@ -487,42 +486,46 @@ pub async fn anycast_routes_are_made_equal(harness: &dyn DataplaneHarness) {
         let links: BTreeSet<InterfaceName> =
             servers.iter().map(|attachment| attachment.host_interface.clone()).collect();
         let expected: BTreeMap<_, _> = routes.iter().map(|route| (route.address, links.clone())).collect();
-        assert_eq!(harness.anycast().await, expected);
+        assert_eq!(harness.anycast(AnycastState::Announced).await, expected);
     }
 }
 
-/// There is one route of either kind for an address, and only the announced ones are told.
-pub async fn an_anycast_route_is_announced_or_stands_by(harness: &dyn DataplaneHarness) {
+/// There is one route for an address, in one state, and only the announced ones are told.
+pub async fn an_anycast_route_has_one_state(harness: &dyn DataplaneHarness) {
     let dataplane = harness.dataplane();
     let (one, two) = (attached_server(harness, 1).await, attached_server(harness, 2).await);
     let (both, second) = (vec![server(&one), server(&two)], vec![server(&two)]);
-    let kinds = [
-        [
-            AnycastRoute::announced(anycast_v6(), both.clone()),
-            AnycastRoute::standby(anycast_v4(), both.clone()),
-        ],
-        [AnycastRoute::standby(anycast_v6(), second.clone()), AnycastRoute::announced(anycast_v4(), second)],
-        [AnycastRoute::announced(anycast_v6(), both.clone()), AnycastRoute::announced(anycast_v4(), both)],
-    ];
-    for routes in kinds {
+    let route = |address, state, servers: &Vec<AnycastServer>| AnycastRoute {
+        address,
+        servers: servers.clone(),
+        state,
+    };
+    // From each state to each other, of both families.
+    let order = AnycastState::ALL.into_iter().flat_map(|one| AnycastState::ALL.map(|other| (one, other)));
+    for (number, (state_v6, state_v4)) in order.enumerate() {
+        let servers = if number % 2 == 0 { &both } else { &second };
+        let routes = [route(anycast_v6(), state_v6, servers), route(anycast_v4(), state_v4, servers)];
         dataplane.set_anycast(&routes).await.unwrap();
-        let over = |announced: bool| -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+        let over = |state: AnycastState| -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
             let links = |route: &AnycastRoute| {
                 route.servers.iter().map(|server| server.host_interface.clone()).collect()
             };
-            let of_kind = routes.iter().filter(|route| route.announced == announced);
-            of_kind.map(|route| (route.address, links(route))).collect()
+            let in_state = routes.iter().filter(|route| route.state == state);
+            in_state.map(|route| (route.address, links(route))).collect()
         };
-        assert_eq!(harness.anycast().await, over(true), "announced");
-        assert_eq!(harness.standby().await, over(false), "standing by");
+        for state in AnycastState::ALL {
+            assert_eq!(harness.anycast(state).await, over(state), "{state:?} of {routes:?}");
+        }
         let mut told: BTreeMap<IpAddr, BTreeSet<InterfaceName>> = BTreeMap::new();
         for (address, interface) in dataplane.announced_anycast().await.unwrap() {
             told.entry(address).or_default().insert(interface);
         }
-        assert_eq!(told, over(true), "told as announced");
+        assert_eq!(told, over(AnycastState::Announced), "told as announced");
     }
     dataplane.set_anycast(&[]).await.unwrap();
-    assert!(harness.standby().await.is_empty());
+    for state in AnycastState::ALL {
+        assert!(harness.anycast(state).await.is_empty(), "{state:?}");
+    }
 }
 
 /// A link that is not there, or that is another attachment's, serves nothing.
@@ -536,16 +539,16 @@ pub async fn anycast_routes_leave_out_links_that_are_gone(harness: &dyn Dataplan
     let routes = [AnycastRoute::announced(anycast_v6(), servers)];
     dataplane.set_anycast(&routes).await.unwrap();
     let links = BTreeSet::from([one.host_interface.clone(), two.host_interface.clone()]);
-    assert_eq!(harness.anycast().await, BTreeMap::from([(anycast_v6(), links)]));
+    assert_eq!(harness.anycast(AnycastState::Announced).await, BTreeMap::from([(anycast_v6(), links)]));
 
     dataplane.reap(&[Link::of(&one)]).await.unwrap();
     dataplane.set_anycast(&routes).await.unwrap();
     let links = BTreeSet::from([two.host_interface.clone()]);
-    assert_eq!(harness.anycast().await, BTreeMap::from([(anycast_v6(), links)]));
+    assert_eq!(harness.anycast(AnycastState::Announced).await, BTreeMap::from([(anycast_v6(), links)]));
 
     dataplane.reap(&[Link::of(&two)]).await.unwrap();
     dataplane.set_anycast(&routes).await.unwrap();
-    assert!(harness.anycast().await.is_empty());
+    assert!(harness.anycast(AnycastState::Announced).await.is_empty());
 }
 
 /// Neither sort of route is taken for the other, nor for a summary.
@@ -564,7 +567,7 @@ pub async fn anycast_routes_are_no_pod_routes(harness: &dyn DataplaneHarness) {
     dataplane.set_anycast(&routes).await.unwrap();
     dataplane.set_summaries(&BTreeSet::new()).await.unwrap();
     assert_no_drift(dataplane, &attachment).await;
-    assert_eq!(harness.anycast().await.len(), 1);
+    assert_eq!(harness.anycast(AnycastState::Announced).await.len(), 1);
 }
 
 /// A record of a container of its own, with a namespace and addresses of both

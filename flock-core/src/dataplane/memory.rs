@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 
 use super::{
-    AnycastRoute, AnycastServer, Dataplane, DataplaneError, Disturbance, Drift, FoundLink, Link, NodeDrift,
-    NodeFacts, NodeWanted, Side, Stray,
+    AnycastRoute, AnycastServer, AnycastState, Dataplane, DataplaneError, Disturbance, Drift, FoundLink,
+    Link, NodeDrift, NodeFacts, NodeWanted, Side, Stray,
 };
 use crate::attachment::{Addresses, Attachment, AttachmentKey, GATEWAY_V4, GATEWAY_V6, Netns};
 use crate::name::InterfaceName;
@@ -54,7 +54,7 @@ struct Model {
 #[derive(Debug, PartialEq, Eq)]
 struct Served {
     servers: BTreeSet<AnycastServer>,
-    announced: bool,
+    state: AnycastState,
 }
 
 #[derive(Debug)]
@@ -181,14 +181,11 @@ impl MemoryDataplane {
         self.lock().summaries.clone()
     }
 
-    /// The routes to anycast addresses that are announced, over the links that are there.
-    pub fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
-        self.lock().anycast_routes(true)
-    }
-
-    /// The routes to anycast addresses that stand by, over the links that are there.
-    pub fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
-        self.lock().anycast_routes(false)
+    /// The routes to anycast addresses in one state, over the links that are there.
+    pub fn anycast(&self, state: AnycastState) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
+        let model = self.lock();
+        let routes = model.anycast.iter().filter(|(_, served)| served.state == state);
+        routes.map(|(address, served)| (*address, served.servers.clone())).collect()
     }
 
     /// Whether the attachment has its link and all its routes.
@@ -283,11 +280,11 @@ impl Dataplane for MemoryDataplane {
     }
 
     async fn announced_anycast(&self) -> Result<Vec<(IpAddr, InterfaceName)>, DataplaneError> {
-        let announced = self.call()?.anycast_routes(true);
+        drop(self.call()?);
         let over = |(address, servers): (IpAddr, BTreeSet<AnycastServer>)| {
             servers.into_iter().map(move |server| (address, server.host_interface))
         };
-        Ok(announced.into_iter().flat_map(over).collect())
+        Ok(self.anycast(AnycastState::Announced).into_iter().flat_map(over).collect())
     }
 
     /// Is no call that counts: it waits, and others go on meanwhile.
@@ -383,15 +380,10 @@ impl Model {
     fn anycast_of(&self, routes: &[AnycastRoute]) -> BTreeMap<IpAddr, Served> {
         let over = |route: &AnycastRoute| {
             let servers = route.servers.iter().filter(|server| self.has_link_of(server)).cloned();
-            (route.address, Served { servers: servers.collect(), announced: route.announced })
+            (route.address, Served { servers: servers.collect(), state: route.state })
         };
         let all = routes.iter().map(over);
         all.filter(|(_, served)| !served.servers.is_empty()).collect()
-    }
-
-    fn anycast_routes(&self, announced: bool) -> BTreeMap<IpAddr, BTreeSet<AnycastServer>> {
-        let routes = self.anycast.iter().filter(|(_, served)| served.announced == announced);
-        routes.map(|(address, served)| (*address, served.servers.clone())).collect()
     }
 
     fn has_link_of(&self, server: &AnycastServer) -> bool {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::AnycastRoute;
+use super::{AnycastRoute, AnycastState};
 use crate::attachment::Attachment;
 use crate::name::InterfaceName;
 
@@ -33,8 +33,8 @@ pub enum NodeDrift {
     Anycast {
         /// The address.
         address: IpAddr,
-        /// Whether the route is one that is announced, or one that stands by.
-        announced: bool,
+        /// Which of its routes.
+        state: AnycastState,
         /// The links that it should lead over, as far as they are there and up.
         expected: BTreeSet<String>,
         /// Those that it leads over; none without a route.
@@ -44,8 +44,8 @@ pub enum NodeDrift {
     AnycastUnexpected {
         /// The address.
         address: IpAddr,
-        /// Whether the route is one that is announced, or one that stands by.
-        announced: bool,
+        /// Which of its routes.
+        state: AnycastState,
     },
     /// The pods' IPv4 gateway is not an address of the node.
     GatewayMissing(IpAddr),
@@ -88,21 +88,20 @@ impl fmt::Display for NodeDrift {
             Self::SummaryUnexpected(prefix) => {
                 write!(f, "there is a blackhole route of {prefix}, which is not a prefix of this node")
             }
-            Self::Anycast { address, announced, expected, found } => write!(
+            Self::Anycast { address, state, expected, found } => write!(
                 f,
-                "the {}route to the anycast address {address} leads over {}, expected {}",
-                kind(*announced),
+                "the {state}route to the anycast address {address} leads over {}, expected {}",
                 list(found),
                 list(expected)
             ),
-            Self::AnycastUnexpected { address, announced: true } => {
+            Self::AnycastUnexpected { address, state: AnycastState::Announced } => {
                 write!(
                     f,
                     "there is a route to the anycast address {address}, which no pod of this node serves"
                 )
             }
-            Self::AnycastUnexpected { address, announced: false } => {
-                write!(f, "there is a standby route to the anycast address {address}, which needs none")
+            Self::AnycastUnexpected { address, state } => {
+                write!(f, "there is a {state}route to the anycast address {address}, which needs none")
             }
             Self::GatewayMissing(address) => {
                 write!(f, "the pods' gateway {address} is not an address of the node's lo")
@@ -128,10 +127,6 @@ impl fmt::Display for Stray {
             ),
         }
     }
-}
-
-fn kind(announced: bool) -> &'static str {
-    if announced { "" } else { "standby " }
 }
 
 fn list(names: &BTreeSet<String>) -> String {

@@ -338,7 +338,7 @@ impl Handler {
             dataplane.set_summaries(&wanted.summaries).await?;
         }
         if has(|drift| matches!(drift, NodeDrift::Anycast { .. } | NodeDrift::AnycastUnexpected { .. })) {
-            dataplane.set_anycast(&wanted.anycast).await?;
+            self.set_anycast(&wanted.anycast).await?;
         }
         Ok(())
     }

@@ -109,17 +109,25 @@ impl Handler {
     /// announced while at least one pod that serves it is ready, and withdrawn when the last one
     /// is not, or terminates, or is gone.
     ///
+    /// What is still on its way to pods that are not ready any more arrives there for
+    /// [`convergence_delay`](super::Settings::convergence_delay).
+    ///
     /// A source that could not be asked at the start is asked again, each
     /// [`retry_delay`](super::Settings::retry_delay): it tells of the pods that are there, and not of
     /// one that has gone while nobody listened.
     pub async fn run_readiness(&self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut changes = self.backends.pods.changes();
+        let mut is_told = true;
         loop {
             let unanswered = !self.readiness().unanswered().is_empty();
             let first = tokio::select! {
                 () = &mut shutdown => return,
-                change = changes.next() => change,
+                change = changes.next(), if is_told => change,
+                () = self.withdrawal_over() => {
+                    self.announce(Change::Gain).await;
+                    continue;
+                }
                 () = sleep(self.settings.retry_delay), if unanswered => {
                     self.follow(Vec::new()).await;
                     continue;
@@ -127,7 +135,8 @@ impl Handler {
             };
             let Some(first) = first else {
                 tracing::error!("the pod source tells nothing any more; readiness stays as it is");
-                return shutdown.await;
+                is_told = false;
+                continue;
             };
             // What has come meanwhile is one change of the routes.
             let mut told = vec![first];
@@ -205,6 +214,7 @@ impl Handler {
             return Ok(());
         }
         let announced = self.backends.dataplane.announced_anycast().await?;
+        self.withdrawals().recall(announced.iter().map(|(address, _)| *address));
         let in_kernel = ready_in_kernel(records, &announced);
         for server in servers_of(records) {
             let answer = self.ask(server).await;

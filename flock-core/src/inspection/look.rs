@@ -1,9 +1,10 @@
 //! Looking at everything once.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
-use crate::dataplane::{Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
+use crate::dataplane::{AnycastState, Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
 use crate::deletions::QueuedDeletion;
 use crate::handler::{anycast_routes, ready_in_kernel};
 use crate::inspection::{Difference, Spoken, View};
@@ -44,6 +45,8 @@ pub struct Kernel {
     pub node: Vec<NodeDrift>,
     /// Which attachments with anycast addresses are taken to serve them.
     pub ready: BTreeSet<AttachmentKey>,
+    /// Which anycast addresses are taken to be withdrawn at the moment.
+    pub withdrawing: BTreeSet<IpAddr>,
 }
 
 impl Kernel {
@@ -64,16 +67,23 @@ impl Kernel {
             Some(view) => view.ready.clone(),
             None => ready_in_kernel(&committed, &dataplane.announced_anycast().await?),
         };
+        let withdrawing = view.map(|view| view.withdrawing.clone()).unwrap_or_default();
         let is_ready = |record: &Attachment| ready.contains(&record.key);
+        let mut anycast = anycast_routes(&committed, &config.allowed, is_ready);
+        for route in anycast.iter_mut().filter(|route| route.state == AnycastState::Standby) {
+            if withdrawing.contains(&route.address) {
+                route.state = AnycastState::Withdrawing;
+            }
+        }
         let wanted = NodeWanted {
             summaries: config.cidrs.iter().collect(),
-            anycast: anycast_routes(&committed, &config.allowed, is_ready),
+            anycast,
             attachments: of_boot().cloned().collect(),
         };
         let links = dataplane.list().await?;
         let drifts = dataplane.check(&committed).await?;
         let node = dataplane.check_node(&wanted).await?;
-        Ok(Self { links, drifts: committed.into_iter().zip(drifts).collect(), node, ready })
+        Ok(Self { links, drifts: committed.into_iter().zip(drifts).collect(), node, ready, withdrawing })
     }
 
     fn has_link_of(&self, key: &AttachmentKey) -> bool {

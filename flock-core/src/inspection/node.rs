@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::attachment::{Attachment, AttachmentKey};
-use crate::dataplane::{NodeDrift, Stray};
+use crate::dataplane::{AnycastState, NodeDrift, Stray};
 use crate::handler::{anycast_routes, exceptions};
 use crate::inspection::look::Look;
 use crate::inspection::{Difference, Remedy, Spoken};
@@ -73,7 +73,10 @@ impl Look {
         let committed = || self.after().records.values().filter(|record| self.is_committed(record));
         let is_ready = |record: &Attachment| self.kernel.ready.contains(&record.key);
         let routes = anycast_routes(committed(), &self.config.allowed, is_ready);
-        let anycast = routes.into_iter().filter(|route| route.announced).map(|route| route.address);
+        let anycast = routes
+            .into_iter()
+            .filter(|route| route.state == AnycastState::Announced)
+            .map(|route| route.address);
         let hosts = anycast.chain(exceptions(committed(), cidrs));
         hosts.map(IpNet::from).chain(cidrs.iter()).collect()
     }
@@ -87,7 +90,10 @@ impl Look {
         let has = |record: &&Attachment| {
             record.anycast.contains(&address) || record.addresses.iter().any(|own| own == address)
         };
-        self.all_records().filter(has).all(|record| self.is_steady(&record.key))
+        let is_withdrawn = self.kernel.withdrawing.contains(&address);
+        let mut views = self.views.iter().flatten();
+        views.all(|view| view.withdrawing.contains(&address) == is_withdrawn)
+            && self.all_records().filter(has).all(|record| self.is_steady(&record.key))
     }
 
     fn is_quiet_behind(&self, interface: &str) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use flock_core::attachment::AttachmentKey;
 use flock_core::cni::{Call, CniResult, Verb};
-use flock_core::dataplane::{AnycastRoute, Dataplane, NodeFacts};
+use flock_core::dataplane::{AnycastRoute, AnycastState, Dataplane, NodeFacts};
 use flock_core::handler::{Backends, Handler, HandlerError, Settings};
 use flock_core::ipam::MemoryIpam;
 use flock_core::name::ContainerId;
@@ -208,7 +208,7 @@ async fn check_names_the_anycast_routes_that_are_gone_and_a_repeated_add_brings_
     for (pod, annotations) in [(0, &[][..]), (1, &served), (2, &served[..])] {
         node.add(pod, annotations).await.unwrap();
     }
-    let routes = world.dataplane.anycast();
+    let routes = world.dataplane.anycast(AnycastState::Announced);
     world.dataplane.lose_node_routes();
     node.check(0).await.unwrap();
     for pod in [1, 2] {
@@ -218,7 +218,7 @@ async fn check_names_the_anycast_routes_that_are_gone_and_a_repeated_add_brings_
         }
     }
     node.add(1, &served).await.unwrap();
-    assert_eq!(world.dataplane.anycast(), routes);
+    assert_eq!(world.dataplane.anycast(AnycastState::Announced), routes);
     for pod in [1, 2] {
         node.check(pod).await.unwrap();
     }
@@ -233,7 +233,7 @@ async fn check_says_nothing_of_an_anycast_route_that_has_lost_another_server() {
     for pod in [1, 2] {
         node.add(pod, &served).await.unwrap();
     }
-    let (address, mut servers) = world.dataplane.anycast().pop_first().unwrap();
+    let (address, mut servers) = world.dataplane.anycast(AnycastState::Announced).pop_first().unwrap();
     servers.retain(|server| server.key == key(1));
     let route = AnycastRoute::announced(address, servers.into_iter().collect());
     world.dataplane.set_anycast(&[route]).await.unwrap();

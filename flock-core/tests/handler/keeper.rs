@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use flock_core::dataplane::{Disturbance, MemoryDataplane};
+use flock_core::dataplane::{AnycastState, Disturbance, MemoryDataplane};
 use flock_core::handler::Repaired;
 use flock_core::name::InterfaceName;
 use tokio::time::{Instant, sleep, timeout};
@@ -100,12 +100,12 @@ async fn what_is_the_nodes_own_comes_back() {
     let node = node_with_pods(&world, 0).await;
     node.add(0, &[("anycast", "198.51.100.53")]).await.unwrap();
     let kernel = &world.dataplane;
-    let (summaries, anycast) = (kernel.summaries(), kernel.anycast());
+    let (summaries, anycast) = (kernel.summaries(), kernel.anycast(AnycastState::Announced));
     assert!(!summaries.is_empty() && !anycast.is_empty());
     let work = async {
         kernel.lose_node_routes();
         within_a_second("a route of the node", || {
-            kernel.summaries() == summaries && kernel.anycast() == anycast
+            kernel.summaries() == summaries && kernel.anycast(AnycastState::Announced) == anycast
         })
         .await;
         kernel.remove_gateway();
@@ -114,7 +114,7 @@ async fn what_is_the_nodes_own_comes_back() {
         sleep(SECOND).await;
         // The anycast routes go with their link, whether that is told or not.
         kernel.lose_link(&link(kernel, 0));
-        within_a_second("an anycast route", || kernel.anycast() == anycast).await;
+        within_a_second("an anycast route", || kernel.anycast(AnycastState::Announced) == anycast).await;
     };
     let expected = [Repaired::Node, Repaired::Node, Repaired::Attachment, Repaired::Node];
     assert_eq!(kept(&node, work).await, expected);
@@ -425,12 +425,12 @@ async fn anycast_routes_are_back_with_their_link() {
     let node = node_with_pods(&world, 0).await;
     node.add(0, &[("anycast", "198.51.100.53")]).await.unwrap();
     let kernel = &world.dataplane;
-    let anycast = kernel.anycast();
+    let anycast = kernel.anycast(AnycastState::Announced);
     let work = async {
         let start = Instant::now();
         while start.elapsed() < 30 * SECOND {
             kernel.lose_link(&link(kernel, 0));
-            let back = || kernel.is_attached(&key(0)) && kernel.anycast() == anycast;
+            let back = || kernel.is_attached(&key(0)) && kernel.anycast(AnycastState::Announced) == anycast;
             within_a_second("an anycast route", back).await;
         }
     };

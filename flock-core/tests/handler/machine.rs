@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use flock_core::attachment::{Addresses, Attachment, AttachmentKey, AttachmentState};
 use flock_core::cni::{CniResult, Verb};
-use flock_core::dataplane::Dataplane;
+use flock_core::dataplane::{AnycastState, Dataplane};
 use flock_core::handler::HandlerError;
 use flock_core::ipam::Ipam;
 use flock_core::node_config::NodeConfig;
@@ -435,8 +435,10 @@ impl Machine {
         let anycast = served(&serving);
         let standby: BTreeSet<IpAddr> = served(&others).difference(&anycast).copied().collect();
         let dataplane = &self.world.dataplane;
-        assert_eq!(dataplane.anycast().into_keys().collect::<BTreeSet<_>>(), anycast, "anycast routes");
-        assert_eq!(dataplane.standby().into_keys().collect::<BTreeSet<_>>(), standby, "standby routes");
+        let routed = AnycastState::ALL.map(|state| dataplane.anycast(state).into_keys().collect());
+        let [announced, withdrawing, standing_by]: [BTreeSet<IpAddr>; 3] = routed;
+        assert_eq!(announced, anycast, "announced routes");
+        assert_eq!(&withdrawing | &standing_by, standby, "other routes");
         let announced = self.world.announcer.announced();
         let announced = announced.map(|announced| (announced.anycast, announced.standby));
         assert_eq!(announced.unwrap_or_default(), (anycast, standby), "announced and standing by");

@@ -19,3 +19,4 @@ mod recover;
 mod repair;
 mod status;
 mod view;
+mod withdrawal;

@@ -10,7 +10,7 @@ use flock_core::announcer::MemoryAnnouncer;
 use flock_core::attachment::{AttachmentKey, AttachmentState};
 use flock_core::clock::ManualClock;
 use flock_core::cni::{Args, Call, CniResult, GcCall, NetworkConfig, Verb};
-use flock_core::dataplane::{Link, MemoryDataplane};
+use flock_core::dataplane::{AnycastState, Link, MemoryDataplane};
 use flock_core::handler::{Backends, Handler, HandlerError, Recovery, Settings};
 use flock_core::ipam::{Ipam, MemoryIpam};
 use flock_core::name::{ContainerId, InterfaceName, PodKey};
@@ -116,8 +116,9 @@ impl World {
     pub(crate) async fn assert_empty(&self, node: &Node) {
         assert_eq!(self.store.list().await.unwrap(), [], "records");
         assert_eq!(self.dataplane.links(), [], "links");
-        assert_eq!(self.dataplane.anycast(), BTreeMap::new(), "anycast routes");
-        assert_eq!(self.dataplane.standby(), BTreeMap::new(), "standby routes");
+        for state in AnycastState::ALL {
+            assert_eq!(self.dataplane.anycast(state), BTreeMap::new(), "{state:?} routes");
+        }
         assert_eq!(self.dataplane.routes(), BTreeSet::new(), "routes");
         for usage in node.ipam.usage().await.unwrap() {
             assert_eq!(usage.in_use, 0, "{}", usage.prefix);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use flock_core::announcer::Announcements;
 use flock_core::attachment::AttachmentKey;
 use flock_core::cni::Verb;
-use flock_core::dataplane::Dataplane;
+use flock_core::dataplane::{AnycastState, Dataplane};
 use flock_core::handler::Settings;
 use flock_core::node_config::NodeConfig;
 use flock_core::pods::{PodInfo, PodState};
@@ -19,9 +19,9 @@ use futures_util::task::noop_waker;
 use crate::faults::Faults;
 use crate::node::{NODE_CONFIG, Node, World, call, key, pod_key, settings};
 
-const SERVED: &str = "2001:db8:a::1";
+pub(crate) const SERVED: &str = "2001:db8:a::1";
 
-async fn serving(world: &World, pods: &[u8]) -> Node {
+pub(crate) async fn serving(world: &World, pods: &[u8]) -> Node {
     let node = world.node(Faults::failing([]));
     node.recover().await.unwrap();
     for pod in pods {
@@ -31,7 +31,7 @@ async fn serving(world: &World, pods: &[u8]) -> Node {
 }
 
 /// Runs `test` while readiness is followed.
-async fn followed(node: &Node, test: impl Future<Output = ()>) {
+pub(crate) async fn followed(node: &Node, test: impl Future<Output = ()>) {
     tokio::select! {
         () = node.handler.run_readiness(std::future::pending()) => unreachable!("it never ends"),
         () = test => {}
@@ -51,12 +51,14 @@ fn announced(world: &World) -> Announcements {
     world.announcer.announced().unwrap()
 }
 
-/// Who serves the address by the kernel's announced routes, and who by those that stand by.
+/// Who serves the address by the kernel's announced routes, and who by those that are not announced.
 fn reached(world: &World) -> [BTreeSet<AttachmentKey>; 2] {
-    [world.dataplane.anycast(), world.dataplane.standby()].map(|mut routes| {
+    let [announced, withdrawing, standby] = AnycastState::ALL.map(|state| {
+        let mut routes = world.dataplane.anycast(state);
         let servers = routes.remove(&SERVED.parse::<IpAddr>().unwrap()).unwrap_or_default();
-        servers.into_iter().map(|server| server.key).collect()
-    })
+        servers.into_iter().map(|server| server.key).collect::<BTreeSet<_>>()
+    });
+    [announced, &withdrawing | &standby]
 }
 
 /// Waits until the network and the kernel both say who serves the address, and whether anybody does.

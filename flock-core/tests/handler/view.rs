@@ -37,7 +37,7 @@ async fn look(world: &World, node: &Node, queue: Option<&DeletionQueue>, online:
     }
 }
 
-async fn differences(world: &World, node: &Node) -> Vec<Difference> {
+pub(crate) async fn differences(world: &World, node: &Node) -> Vec<Difference> {
     look(world, node, None, true).await.differences()
 }
 

@@ -9,13 +9,12 @@ use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{RouteMessage, RouteType};
 
-use crate::ANYCAST_METRIC;
 use crate::attach::host_neighbours;
 use crate::conversation::Request;
 use crate::links::{LOOPBACK, every_link, find_link, is_of_flock, remove};
 use crate::messages;
 use crate::node::{REQUIRED_SETTINGS, has_address};
-use crate::routes::{anycast_hops, is_anycast_metric, own_routes};
+use crate::routes::{anycast_hops, anycast_state, own_routes};
 use crate::state::permanent_neighbours;
 use crate::sysctl::dotted;
 use crate::worker::Worker;
@@ -68,10 +67,9 @@ impl Worker {
         differences: &mut Vec<NodeDrift>,
     ) -> Result<(), DataplaneError> {
         let mut wanted = self.hops(wanted)?;
-        for ((address, metric), found) in routes.iter().filter_map(anycast_hops) {
-            let announced = metric == ANYCAST_METRIC;
-            let Some(expected) = wanted.remove(&(address, metric)) else {
-                differences.push(NodeDrift::AnycastUnexpected { address, announced });
+        for ((address, state), found) in routes.iter().filter_map(anycast_hops) {
+            let Some(expected) = wanted.remove(&(address, state)) else {
+                differences.push(NodeDrift::AnycastUnexpected { address, state });
                 continue;
             };
             if found != expected {
@@ -79,15 +77,15 @@ impl Worker {
                     |hops: BTreeSet<(u32, _)>| hops.iter().map(|(index, _)| links.shown(*index)).collect();
                 differences.push(NodeDrift::Anycast {
                     address,
-                    announced,
+                    state,
                     expected: names(expected),
                     found: names(found),
                 });
             }
         }
-        differences.extend(wanted.into_iter().map(|((address, metric), hops)| NodeDrift::Anycast {
+        differences.extend(wanted.into_iter().map(|((address, state), hops)| NodeDrift::Anycast {
             address,
-            announced: metric == ANYCAST_METRIC,
+            state,
             expected: hops.iter().map(|(index, _)| links.shown(*index)).collect(),
             found: BTreeSet::new(),
         }));
@@ -180,5 +178,5 @@ fn stray_route(route: &RouteMessage, links: &Links<'_>) -> Option<Stray> {
 
 /// Neither a summary nor an anycast route: these are made equal as a whole.
 fn is_over_a_link(route: &RouteMessage) -> bool {
-    route.header.kind != RouteType::BlackHole && !is_anycast_metric(messages::metric(route))
+    route.header.kind != RouteType::BlackHole && anycast_state(messages::metric(route)).is_none()
 }

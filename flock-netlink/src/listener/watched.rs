@@ -16,7 +16,7 @@ use crate::conversation::Conversation;
 use crate::facts::LinkFacts;
 use crate::links::{LOOPBACK, every_link, kernel};
 use crate::messages;
-use crate::routes::{is_anycast_metric, own_routes};
+use crate::routes::{anycast_state, own_routes};
 use crate::state::permanent_neighbour;
 use crate::{DOOMED_LINK_GROUP, LINK_GROUP, ROUTE_PROTOCOL};
 
@@ -215,7 +215,7 @@ fn is_worse(before: &LinkFacts, now: &LinkFacts) -> bool {
 
 fn over(is_unicast: bool, metric: u32, index: Option<u32>) -> Over {
     match index {
-        Some(index) if is_unicast && !is_anycast_metric(metric) => Over::Link(index),
+        Some(index) if is_unicast && anycast_state(metric).is_none() => Over::Link(index),
         _ => Over::Node,
     }
 }

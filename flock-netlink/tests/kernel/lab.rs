@@ -13,9 +13,9 @@ use std::thread;
 use async_trait::async_trait;
 use flock_core::attachment::Attachment;
 use flock_core::dataplane::conformance::DataplaneHarness;
-use flock_core::dataplane::{Dataplane, Drift};
+use flock_core::dataplane::{AnycastState, Dataplane, Drift};
 use flock_core::name::InterfaceName;
-use flock_netlink::{ANYCAST_METRIC, NetlinkDataplane, ROUTE_PROTOCOL, STANDBY_METRIC};
+use flock_netlink::{ANYCAST_METRIC, NetlinkDataplane, ROUTE_PROTOCOL, STANDBY_METRIC, WITHDRAWING_METRIC};
 use ipnet::IpNet;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::thread::UnshareFlags;
@@ -119,12 +119,12 @@ impl DataplaneHarness for Lab {
         run(&["ip", "route", "del", "blackhole", &prefix.to_string()]);
     }
 
-    async fn anycast(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-        of_metric(ANYCAST_METRIC)
-    }
-
-    async fn standby(&self) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
-        of_metric(STANDBY_METRIC)
+    async fn anycast(&self, state: AnycastState) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
+        of_metric(match state {
+            AnycastState::Announced => ANYCAST_METRIC,
+            AnycastState::Withdrawing => WITHDRAWING_METRIC,
+            AnycastState::Standby => STANDBY_METRIC,
+        })
     }
 }
 

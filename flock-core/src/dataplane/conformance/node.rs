@@ -8,7 +8,7 @@ use super::{
     DataplaneHarness, anycast_v4, anycast_v6, assert_no_drift, attached, attached_server, check_one, server,
 };
 use crate::attachment::{Attachment, AttachmentState};
-use crate::dataplane::{AnycastRoute, Drift, Link, NodeDrift, NodeWanted, Side, Stray};
+use crate::dataplane::{AnycastRoute, AnycastState, Drift, Link, NodeDrift, NodeWanted, Side, Stray};
 
 fn prefixes(texts: &[&str]) -> BTreeSet<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -74,11 +74,11 @@ pub async fn check_node_tells_anycast_routes(harness: &dyn DataplaneHarness) {
     let expected = [
         NodeDrift::Anycast {
             address: anycast_v6(),
-            announced: true,
+            state: AnycastState::Announced,
             expected: names(&[&first, &second]),
             found: names(&[&first]),
         },
-        NodeDrift::AnycastUnexpected { address: anycast_v4(), announced: true },
+        NodeDrift::AnycastUnexpected { address: anycast_v4(), state: AnycastState::Announced },
     ];
     let both = wanted.anycast.clone();
     wanted.anycast.pop();
@@ -86,24 +86,28 @@ pub async fn check_node_tells_anycast_routes(harness: &dyn DataplaneHarness) {
     dataplane.set_anycast(&wanted.anycast).await.unwrap();
     assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
 
-    let missing = |announced| NodeDrift::Anycast {
+    let missing = |state| NodeDrift::Anycast {
         address: anycast_v4(),
-        announced,
+        state,
         expected: names(&[&first]),
         found: BTreeSet::new(),
     };
-    let expected = [missing(true)];
+    let expected = [missing(AnycastState::Announced)];
     wanted.anycast = both;
     assert_eq!(dataplane.check_node(&wanted).await.unwrap(), expected);
     dataplane.set_anycast(&wanted.anycast).await.unwrap();
     assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
-    // One that stands by is not the one that is announced.
-    wanted.anycast[1].announced = false;
-    let expected = [missing(false), NodeDrift::AnycastUnexpected { address: anycast_v4(), announced: true }];
-    let found = dataplane.check_node(&wanted).await.unwrap();
-    assert!(found.len() == 2 && expected.iter().all(|drift| found.contains(drift)), "{found:?}");
-    dataplane.set_anycast(&wanted.anycast).await.unwrap();
-    assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
+    // One in another state is not the one that is wanted.
+    for state in [AnycastState::Withdrawing, AnycastState::Standby, AnycastState::Announced] {
+        let before = wanted.anycast[1].state;
+        wanted.anycast[1].state = state;
+        let unexpected = NodeDrift::AnycastUnexpected { address: anycast_v4(), state: before };
+        let expected = [missing(state), unexpected];
+        let found = dataplane.check_node(&wanted).await.unwrap();
+        assert!(found.len() == 2 && expected.iter().all(|drift| found.contains(drift)), "{found:?}");
+        dataplane.set_anycast(&wanted.anycast).await.unwrap();
+        assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
+    }
     // A server without a link is the attachment's difference, not the route's.
     dataplane.reap(&[Link::of(&second)]).await.unwrap();
     dataplane.set_anycast(&wanted.anycast).await.unwrap();

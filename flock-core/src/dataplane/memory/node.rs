@@ -107,20 +107,19 @@ impl Model {
         let wanted = self.anycast_of(wanted);
         for (address, expected) in &wanted {
             // One of the other kind is none that was wanted.
-            let found = self.anycast.get(address).filter(|found| found.announced == expected.announced);
+            let found = self.anycast.get(address).filter(|found| found.state == expected.state);
             if found != Some(expected) {
                 differences.push(NodeDrift::Anycast {
                     address: *address,
-                    announced: expected.announced,
+                    state: expected.state,
                     expected: names(expected),
                     found: found.map(names).unwrap_or_default(),
                 });
             }
         }
         for (address, found) in &self.anycast {
-            if wanted.get(address).is_none_or(|expected| expected.announced != found.announced) {
-                let announced = found.announced;
-                differences.push(NodeDrift::AnycastUnexpected { address: *address, announced });
+            if wanted.get(address).is_none_or(|expected| expected.state != found.state) {
+                differences.push(NodeDrift::AnycastUnexpected { address: *address, state: found.state });
             }
         }
     }

@@ -1,0 +1,175 @@
+//! Packets of routers that have not heard of a withdrawal yet still find the pods.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use flock_core::attachment::AttachmentKey;
+use flock_core::dataplane::AnycastState;
+use flock_core::handler::Settings;
+use flock_core::pods::PodState;
+
+use crate::faults::Faults;
+use crate::node::{NODE_CONFIG, Node, World, key, pod_key, settings};
+use crate::readiness::{SERVED, followed, serving};
+use crate::view::differences;
+
+const DELAY: Duration = Duration::from_secs(3);
+
+async fn node(world: &World) -> Node {
+    let settings = Settings { convergence_delay: DELAY, ..settings() };
+    let node = world.node_with(Faults::failing([]), NODE_CONFIG, settings);
+    node.recover().await.unwrap();
+    node
+}
+
+/// The kernel's route, and over whom it leads.
+fn route(world: &World) -> Option<(AnycastState, BTreeSet<AttachmentKey>)> {
+    let address: IpAddr = SERVED.parse().unwrap();
+    let mut found = AnycastState::ALL.into_iter().filter_map(|state| {
+        let servers = world.dataplane.anycast(state).remove(&address)?;
+        Some((state, servers.into_iter().map(|server| server.key).collect()))
+    });
+    let only = found.next();
+    assert_eq!(found.next(), None);
+    only
+}
+
+/// Lets everything happen that can happen without time going by.
+async fn settle() {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn after(time: Duration) {
+    tokio::time::advance(time).await;
+    settle().await;
+}
+
+async fn assert_route(world: &World, state: AnycastState, pods: &[u8]) {
+    settle().await;
+    let expected = Some((state, pods.iter().map(|pod| key(*pod)).collect()));
+    assert_eq!(route(world), expected);
+    let address = SERVED.parse().unwrap();
+    let told = world.announcer.announced().unwrap();
+    let is_announced = state == AnycastState::Announced;
+    assert_eq!(
+        (told.anycast.contains(&address), told.standby.contains(&address)),
+        (is_announced, !is_announced)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawn_address_keeps_its_route_for_a_while() {
+    let world = World::new();
+    let node = node(&world).await;
+    node.add(1, &[("anycast", SERVED)]).await.unwrap();
+    followed(&node, async {
+        assert_route(&world, AnycastState::Announced, &[1]).await;
+        world.pods.set_state(&pod_key(1), PodState::NotReady);
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+        after(DELAY - Duration::from_millis(2)).await;
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+        after(Duration::from_millis(4)).await;
+        assert_route(&world, AnycastState::Standby, &[1]).await;
+
+        // One that comes back meanwhile is announced, and stays so.
+        world.pods.set_state(&pod_key(1), PodState::Ready);
+        assert_route(&world, AnycastState::Announced, &[1]).await;
+        world.pods.set_state(&pod_key(1), PodState::Terminating);
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+        after(DELAY / 2).await;
+        world.pods.set_state(&pod_key(1), PodState::Ready);
+        assert_route(&world, AnycastState::Announced, &[1]).await;
+        after(DELAY / 2).await;
+        assert_route(&world, AnycastState::Announced, &[1]).await;
+
+        // The delay begins anew, and changes of others do not prolong it.
+        world.pods.set_state(&pod_key(1), PodState::NotReady);
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+        after(DELAY - Duration::from_millis(2)).await;
+        node.add(2, &[("anycast", "2001:db8:a::2")]).await.unwrap();
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+        after(Duration::from_millis(4)).await;
+        assert_route(&world, AnycastState::Standby, &[1]).await;
+        node.del(1).await.unwrap();
+        settle().await;
+        assert_eq!(route(&world), None);
+    })
+    .await;
+}
+
+/// By its deletion; the other one is there, and not ready.
+#[tokio::test(start_paused = true)]
+async fn what_the_last_ready_pod_leaves_is_held_for_a_while() {
+    let world = World::new();
+    world.pods.set_state(&pod_key(2), PodState::NotReady);
+    let node = node(&world).await;
+    for pod in [1, 2] {
+        node.add(pod, &[("anycast", SERVED)]).await.unwrap();
+    }
+    followed(&node, async {
+        assert_route(&world, AnycastState::Announced, &[1]).await;
+        node.del(1).await.unwrap();
+        assert_route(&world, AnycastState::Withdrawing, &[2]).await;
+        after(DELAY + Duration::from_millis(2)).await;
+        assert_route(&world, AnycastState::Standby, &[2]).await;
+    })
+    .await;
+}
+
+/// What an agent announced that ran before is withdrawn as what this one has.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_withdraws_what_the_kernel_announces() {
+    let world = World::new();
+    drop(serving(&world, &[1]).await);
+    world.pods.set_state(&pod_key(1), PodState::NotReady);
+    for over in [true, false] {
+        let node = node(&world).await;
+        followed(&node, async {
+            if over {
+                assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+            } else {
+                // The one before has ended before the delay was over.
+                assert_route(&world, AnycastState::Standby, &[1]).await;
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_is_no_difference() {
+    let world = World::new();
+    let node = node(&world).await;
+    node.add(1, &[("anycast", SERVED)]).await.unwrap();
+    followed(&node, async {
+        world.pods.set_state(&pod_key(1), PodState::NotReady);
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+        assert_eq!(differences(&world, &node).await, []);
+        node.check(1).await.unwrap();
+        after(DELAY + Duration::from_millis(2)).await;
+        assert_route(&world, AnycastState::Standby, &[1]).await;
+        assert_eq!(differences(&world, &node).await, []);
+        node.check(1).await.unwrap();
+    })
+    .await;
+}
+
+/// The state that a failed attempt has left in the kernel is not known.
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_that_fails_at_first_is_held_too() {
+    let world = World::new();
+    let node = node(&world).await;
+    node.add(1, &[("anycast", SERVED)]).await.unwrap();
+    let test = async {
+        // Of what follows, this makes the routes.
+        node.faults.fail_later(2);
+        world.pods.set_state(&pod_key(1), PodState::NotReady);
+        assert_route(&world, AnycastState::Announced, &[1]).await;
+        node.handler.reap().await;
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+    };
+    followed(&node, test).await;
+}
