@@ -241,7 +241,7 @@ fn prefixes(wanted: &Announcements, kind: Kind, family: Family) -> Vec<IpNet> {
     let hosts = |addresses: &BTreeSet<IpAddr>| addresses.iter().copied().map(IpNet::from).collect();
     let all: Vec<IpNet> = match kind {
         Kind::Summary => wanted.summaries.iter().copied().collect(),
-        // Those that stand by are in the list, and not in the kernel so that they pass.
+        // Those that no ready pod serves are in the list, and not in the kernel so that they pass.
         Kind::Anycast => hosts(&wanted.anycast.union(&wanted.standby).copied().collect()),
         Kind::Exception => hosts(&wanted.exceptions),
     };

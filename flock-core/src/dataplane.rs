@@ -171,11 +171,11 @@ pub struct AnycastRoute {
 /// What a route to an anycast address is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AnycastState {
-    /// The network is to hear of it.
+    /// The network is to hear of it. The route goes before all others.
     Announced,
-    /// The network has been told a moment ago that no pod here is ready any more, and routers that
-    /// have not heard it yet still send packets. The route takes them, before any from a BGP peer:
-    /// those lead back to the same routers (RFC 8333, micro-loops).
+    /// The network is to hear that no pod here is ready any more, and routers that have not heard it
+    /// yet still send packets. The route takes them, before any from a BGP peer: those lead back to the
+    /// same routers (RFC 8333, micro-loops).
     Withdrawing,
     /// It takes what would have no other way: a route from a BGP peer goes before it.
     Standby,
@@ -186,21 +186,15 @@ impl AnycastState {
     pub const ALL: [Self; 3] = [Self::Announced, Self::Withdrawing, Self::Standby];
 }
 
-impl fmt::Display for AnycastState {
-    /// Before the word "route": nothing for one that is announced.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Announced => "",
-            Self::Withdrawing => "withdrawn ",
-            Self::Standby => "standby ",
-        })
-    }
-}
-
 impl AnycastRoute {
     /// One that is announced.
     pub fn announced(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
         Self { address, servers, state: AnycastState::Announced }
+    }
+
+    /// One that was announced until a moment ago.
+    pub fn withdrawing(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
+        Self { address, servers, state: AnycastState::Withdrawing }
     }
 
     /// One that stands by.

@@ -81,7 +81,7 @@ pub use queued::{QueuedDeletions, Replay};
 pub use recover::Recovery;
 pub use status::Status;
 
-pub(crate) use anycast::{anycast_routes, ready_in_kernel};
+pub(crate) use anycast::{anycast_routes, served_in_kernel};
 use collect::Suspects;
 use drain::Drain;
 use due::{Due, Untold};
@@ -117,9 +117,10 @@ pub struct Settings {
     pub retry_delay: Duration,
     /// For how long a container has to be seen as gone before its attachment is collected.
     pub collect_grace: Duration,
-    /// For how long pods that serve an anycast address and are not ready any more get what is still
-    /// sent to it, before the node takes a route of its peers to the same address: until the routers
-    /// have heard of the withdrawal (RFC 8333, local convergence delay).
+    /// For how long the pods that served an anycast address get what is still sent to it after the
+    /// last one is not ready any more, before the node takes a route of its peers to the same address:
+    /// until the routers have heard of the withdrawal (RFC 8333, local convergence delay). Zero is no
+    /// delay; any other is ended by [`Handler::run_readiness`].
     pub convergence_delay: Duration,
     /// How long the kernel keeps the summaries of prefixes that the node had before: until the
     /// announcer tells of the pods that are still in them.
@@ -183,8 +184,7 @@ pub struct Handler {
     /// Which pods are ready.
     readiness: Mutex<Readiness>,
     withdrawals: Mutex<Withdrawals>,
-    /// Wakes who waits for the end of a withdrawal.
-    withdrawn: Notify,
+    withdrawal_wakes: Notify,
     /// What looked dead at the last look.
     suspects: Mutex<Suspects>,
     /// How many of them were deleted so far.
@@ -220,7 +220,7 @@ impl Handler {
             unannounced: Mutex::default(),
             readiness: Mutex::default(),
             withdrawals: Mutex::default(),
-            withdrawn: Notify::new(),
+            withdrawal_wakes: Notify::new(),
             suspects: Mutex::default(),
             collected: AtomicU64::new(0),
         }
@@ -281,6 +281,7 @@ impl Handler {
 
     async fn try_announce(&self, change: Change, announced: &mut Announced) -> Result<(), HandlerError> {
         let records = self.backends.store.list().await?;
+        self.expire_withdrawals();
         let routes = self.anycast_routes(&records);
         match change {
             Change::Gain => {
@@ -300,7 +301,7 @@ impl Handler {
     fn anycast_routes(&self, records: &[Attachment]) -> Vec<AnycastRoute> {
         let ready = self.ready_servers(records);
         let is_ready = |record: &Attachment| ready.contains(&record.key);
-        self.hold_withdrawn(anycast_routes(records, &self.node().config.allowed, is_ready))
+        anycast_routes(records, &self.node().config.allowed, is_ready, &self.served())
     }
 
     async fn sync(
@@ -320,7 +321,7 @@ impl Handler {
             return Ok(());
         }
         announced.something = true;
-        let (anycast, standby): (Vec<_>, Vec<_>) =
+        let (anycast, others): (Vec<_>, Vec<_>) =
             routes.iter().partition(|route| route.state == AnycastState::Announced);
         let addresses = |routes: Vec<&AnycastRoute>| routes.iter().map(|route| route.address).collect();
         // Without BGP there are no peers for these to have a meaning.
@@ -333,7 +334,7 @@ impl Handler {
             export: bgp.export,
             summaries: node.config.cidrs.iter().collect(),
             anycast: addresses(anycast),
-            standby: addresses(standby),
+            standby: addresses(others),
             exceptions: exceptions(records, node.config.cidrs),
             drain: self.take_drain_phase(),
         };
@@ -400,8 +401,8 @@ struct Announced {
 }
 
 /// What happens to the anycast addresses of this node: a route is there before its
-/// address is announced, and goes after the address has been withdrawn. One that stands by
-/// instead does not go.
+/// address is announced, and goes after the address has been withdrawn. One that gets another
+/// state does not go.
 #[derive(Debug, Clone, Copy)]
 enum Change {
     Gain,

@@ -9,7 +9,7 @@
 //! The agent is asked for what only it knows, its [`View`]; all the rest is looked at
 //! without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -45,9 +45,9 @@ pub struct View {
     /// Attachments with anycast addresses whose pods are ready, so that they serve them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ready: BTreeSet<AttachmentKey>,
-    /// Anycast addresses that were withdrawn a moment ago.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub withdrawing: BTreeSet<IpAddr>,
+    /// Anycast addresses that were withdrawn a moment ago, with the attachments that served them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub withdrawing: BTreeMap<IpAddr, BTreeSet<AttachmentKey>>,
     /// The control socket of the BGP speaker that the agent configures, if it configures one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<std::path::PathBuf>,

@@ -111,19 +111,19 @@ pub const LINK_GROUP: u32 = 0x666c_6f63;
 /// The link group that links are moved into in order to be removed together ("flod").
 pub const DOOMED_LINK_GROUP: u32 = 0x666c_6f64;
 
-/// The metric of routes to anycast addresses that are announced, which tells them from
-/// the routes to pods' own addresses.
-pub const ANYCAST_METRIC: u32 = 512;
+/// The metric of routes to anycast addresses that are announced: better than that of routes to the
+/// same address that a BGP speaker makes (of BIRD as flock-bird configures it that is 32), and than
+/// those in any other state, so that the new one counts as soon as it is there.
+pub const ANNOUNCED_METRIC: u32 = 8;
 
 /// The metric of routes to anycast addresses that were withdrawn a moment ago: better than that of
-/// any route that a BGP speaker makes (BIRD's is 32), so that nothing is sent back to routers that
-/// have not heard of it yet.
+/// routes that a BGP speaker makes too, so that nothing is sent back to routers that have not heard
+/// of it yet.
 pub const WITHDRAWING_METRIC: u32 = 16;
 
-/// The metric of routes to anycast addresses that are not announced, since no pod that has the
-/// address is ready: worse than that of any route that a BGP speaker makes, so that they only
-/// take what would have no other way.
+/// The metric of routes to anycast addresses that are not announced: worse than that of routes that
+/// a BGP speaker makes, so that they only take what would have no other way.
 pub const STANDBY_METRIC: u32 = 32_768;
 
-/// The metrics of all routes that are not to be announced.
+/// The metrics of the routes that are not to be announced.
 pub const UNANNOUNCED_METRICS: [u32; 2] = [WITHDRAWING_METRIC, STANDBY_METRIC];

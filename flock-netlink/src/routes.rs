@@ -15,7 +15,7 @@ use crate::conversation::{Conversation, Request};
 use crate::links::{every_link, is_of_flock, kernel, link_of, perform, remove};
 use crate::messages;
 use crate::worker::Worker;
-use crate::{ANYCAST_METRIC, ROUTE_PROTOCOL, STANDBY_METRIC, WITHDRAWING_METRIC};
+use crate::{ANNOUNCED_METRIC, ROUTE_PROTOCOL, STANDBY_METRIC, WITHDRAWING_METRIC};
 
 /// An interface, and the gateway behind it where the family needs one.
 pub(crate) type Hop = (u32, Option<Ipv6Addr>);
@@ -147,7 +147,7 @@ impl Worker {
 
 fn anycast_metric(state: AnycastState) -> u32 {
     match state {
-        AnycastState::Announced => ANYCAST_METRIC,
+        AnycastState::Announced => ANNOUNCED_METRIC,
         AnycastState::Withdrawing => WITHDRAWING_METRIC,
         AnycastState::Standby => STANDBY_METRIC,
     }

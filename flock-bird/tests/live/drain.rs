@@ -30,7 +30,7 @@ protocol bgp {name} {{ local {local} as {asn}; neighbor {node} as 64512; direct;
         router.ip("addr add 2001:db8:ffff::3/64 dev down0 nodad");
         node.ip(&format!("addr add {NODE_INSIDE}/64 dev up0 nodad"));
         node.ip("-6 route add blackhole 2001:db8:1::/64 proto 70");
-        node.ip("-6 route add blackhole 2001:db8:a::53/128 proto 70 metric 512");
+        node.ip("-6 route add blackhole 2001:db8:a::53/128 proto 70 metric 8");
     })
 }
 

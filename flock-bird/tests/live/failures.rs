@@ -56,7 +56,7 @@ fn lab(options: &str) -> Lab {
 fn install(lab: &Lab, prefixes: &[&str]) {
     for prefix in prefixes {
         let family = if prefix.contains(':') { "-6" } else { "-4" };
-        lab.node.ip(&format!("{family} route add blackhole {prefix} proto 70 metric 512"));
+        lab.node.ip(&format!("{family} route add blackhole {prefix} proto 70 metric 8"));
     }
 }
 

@@ -61,7 +61,7 @@ async fn exactly_flocks_own_routes_are_announced_and_sessions_stay() {
 /// The states of an anycast route follow one another as the kernel gets them: the new one first.
 #[tokio::test]
 async fn only_routes_of_announced_metrics_are_announced() {
-    const ANNOUNCED: u32 = 512;
+    const ANNOUNCED: u32 = 8;
     let served = ["198.51.100.53/32", "2001:db8:a::53/128"];
     // Another node serves the same.
     let lab = Lab::new(&served);

@@ -90,7 +90,8 @@ impl fmt::Display for NodeDrift {
             }
             Self::Anycast { address, state, expected, found } => write!(
                 f,
-                "the {state}route to the anycast address {address} leads over {}, expected {}",
+                "the {}route to the anycast address {address} leads over {}, expected {}",
+                kind(*state),
                 list(found),
                 list(expected)
             ),
@@ -101,7 +102,8 @@ impl fmt::Display for NodeDrift {
                 )
             }
             Self::AnycastUnexpected { address, state } => {
-                write!(f, "there is a {state}route to the anycast address {address}, which needs none")
+                let kind = kind(*state);
+                write!(f, "there is a {kind}route to the anycast address {address}, which needs none")
             }
             Self::GatewayMissing(address) => {
                 write!(f, "the pods' gateway {address} is not an address of the node's lo")
@@ -126,6 +128,14 @@ impl fmt::Display for Stray {
                 "there is a permanent neighbour entry of {address} on {interface}, which is not an address of that pod"
             ),
         }
+    }
+}
+
+fn kind(state: AnycastState) -> &'static str {
+    match state {
+        AnycastState::Announced => "",
+        AnycastState::Withdrawing => "withdrawn ",
+        AnycastState::Standby => "standby ",
     }
 }
 

@@ -44,6 +44,8 @@ impl Handler {
         if attachment.anycast.is_empty() {
             return Ok(Vec::new());
         }
+        // Who announces changes the routes.
+        let _announcing = self.announcing.lock().await;
         let wanted = self.node_wanted(self.backends.store.list().await?);
         let link = attachment.host_interface.as_str();
         let found = self.backends.dataplane.check_node(&wanted).await?;

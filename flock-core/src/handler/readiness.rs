@@ -9,7 +9,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep};
 
 use crate::attachment::{Attachment, AttachmentKey};
-use crate::handler::anycast::{ready_in_kernel, servers_of};
+use crate::handler::anycast::{served_in_kernel, servers_of};
 use crate::handler::{Change, Handler, HandlerError};
 use crate::name::PodKey;
 use crate::pods::{PodChange, PodError, PodRef, PodState, PodUid};
@@ -109,8 +109,8 @@ impl Handler {
     /// announced while at least one pod that serves it is ready, and withdrawn when the last one
     /// is not, or terminates, or is gone.
     ///
-    /// What is still on its way to pods that are not ready any more arrives there for
-    /// [`convergence_delay`](super::Settings::convergence_delay).
+    /// What routers still send to pods that are not ready any more arrives there for
+    /// [`convergence_delay`](super::Settings::convergence_delay), which this ends.
     ///
     /// A source that could not be asked at the start is asked again, each
     /// [`retry_delay`](super::Settings::retry_delay): it tells of the pods that are there, and not of
@@ -124,7 +124,7 @@ impl Handler {
             let first = tokio::select! {
                 () = &mut shutdown => return,
                 change = changes.next(), if is_told => change,
-                () = self.withdrawal_over() => {
+                () = self.withdrawal_expires() => {
                     self.announce(Change::Gain).await;
                     continue;
                 }
@@ -134,7 +134,9 @@ impl Handler {
                 }
             };
             let Some(first) = first else {
-                tracing::error!("the pod source tells nothing any more; readiness stays as it is");
+                tracing::error!(
+                    "the pod source tells nothing any more; the readiness of pods that it told of stays as it is"
+                );
                 is_told = false;
                 continue;
             };
@@ -187,7 +189,7 @@ impl Handler {
         if !concerned {
             return untold.settle();
         }
-        // No route goes: one that loses its last server stands by from now on.
+        // No route goes: one that loses its last ready server gets another state.
         self.tell(untold, Change::Gain).await;
     }
 
@@ -214,8 +216,9 @@ impl Handler {
             return Ok(());
         }
         let announced = self.backends.dataplane.announced_anycast().await?;
-        self.withdrawals().recall(announced.iter().map(|(address, _)| *address));
-        let in_kernel = ready_in_kernel(records, &announced);
+        let served = served_in_kernel(records, &announced);
+        let in_kernel: BTreeSet<AttachmentKey> = served.values().flatten().cloned().collect();
+        self.withdrawals().recall(served);
         for server in servers_of(records) {
             let answer = self.ask(server).await;
             self.readiness().find(server.key.clone(), answer, in_kernel.contains(&server.key));

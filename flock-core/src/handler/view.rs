@@ -23,7 +23,7 @@ impl Handler {
                 .collect(),
             busy: busy.into_values().collect(),
             ready: self.ready_servers(&records),
-            withdrawing: self.withdrawals().addresses(),
+            withdrawing: self.withdrawals().withdrawn(),
             speaker: None,
         })
     }

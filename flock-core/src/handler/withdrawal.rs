@@ -2,96 +2,121 @@
 //!
 //! Routers that have not heard of it yet still send packets for them. A node that took a peer's
 //! route to the same address at once would send those back, again and again: so what they send
-//! goes to the pods that are not ready any more, until the routers had time to hear of it. RFC 8333
-//! calls that a local convergence delay.
+//! goes to the pods that served the address, until the routers had time to hear of it. RFC 8333
+//! calls that a local convergence delay. It ends early where those pods are deleted meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::IpAddr;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::attachment::AttachmentKey;
 use crate::dataplane::{AnycastRoute, AnycastState, DataplaneError};
 use crate::handler::Handler;
+use crate::handler::anycast::Served;
 
+/// What ends within this time of each other ends together.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// What the kernel's routes announce, or announced a moment ago.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawals {
-    /// What the kernel's routes announce, or may announce.
-    announced: BTreeSet<IpAddr>,
-    /// What they have announced, and until when routers may not have heard that they do not any more.
-    until: BTreeMap<IpAddr, Instant>,
+    /// By whom it is, or was, served.
+    served: Served,
+    /// Of what was withdrawn, the end of the delay.
+    ends: BTreeMap<IpAddr, Instant>,
 }
 
 impl Withdrawals {
-    /// Takes up what an agent before this one has left.
-    pub(super) fn recall(&mut self, announced: impl IntoIterator<Item = IpAddr>) {
-        self.announced = announced.into_iter().collect();
+    /// Takes up what an agent before this one has left announced.
+    pub(super) fn recall(&mut self, served: Served) {
+        self.served = served;
     }
 
-    /// What is being withdrawn.
-    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
-        self.until.keys().copied().collect()
+    /// Who served what has been withdrawn.
+    pub(super) fn withdrawn(&self) -> Served {
+        let served = self.served.iter().filter(|(address, _)| self.ends.contains_key(address));
+        served.map(|(address, servers)| (*address, servers.clone())).collect()
     }
 
-    /// Of `routes`, those that would stand by do not do so yet if they were announced just now.
-    fn hold(&self, routes: &mut [AnycastRoute]) {
-        for route in routes.iter_mut().filter(|route| route.state == AnycastState::Standby) {
-            if self.announced.contains(&route.address) || self.until.contains_key(&route.address) {
-                route.state = AnycastState::Withdrawing;
-            }
+    /// The kernel may have these routes from now on.
+    fn begin(&mut self, routes: &[AnycastRoute]) {
+        for route in announced(routes) {
+            self.served.entry(route.address).or_default().extend(keys(route));
         }
     }
 
-    /// Takes down that the kernel may have these from now on.
-    fn making(&mut self, routes: &[AnycastRoute]) {
-        let announced = routes.iter().filter(|route| route.state == AnycastState::Announced);
-        self.announced.extend(announced.map(|route| route.address));
+    /// The kernel has these routes, and no others. What has been withdrawn by them is so until `end`.
+    fn complete(&mut self, routes: &[AnycastRoute], end: Instant) {
+        let withdrawing = routes.iter().filter(|route| route.state == AnycastState::Withdrawing);
+        let ends: BTreeMap<IpAddr, Instant> = withdrawing
+            .map(|route| (route.address, self.ends.get(&route.address).copied().unwrap_or(end)))
+            .collect();
+        self.ends = ends;
+        self.served.retain(|address, _| self.ends.contains_key(address));
+        self.served.extend(announced(routes).map(|route| (route.address, keys(route).collect())));
     }
 
-    /// Takes down that the kernel has `routes`.
-    fn made(&mut self, routes: &[AnycastRoute], until: Instant) {
-        let of_state = |state| routes.iter().filter(move |route| route.state == state);
-        self.announced = of_state(AnycastState::Announced).map(|route| route.address).collect();
-        let withdrawing = of_state(AnycastState::Withdrawing).map(|route| route.address);
-        let until = |address| (address, self.until.get(&address).copied().unwrap_or(until));
-        self.until = withdrawing.map(until).collect();
-    }
-
-    fn end_until(&mut self, now: Instant) {
-        self.until.retain(|_, until| *until > now);
+    /// Forgets what was withdrawn long enough ago.
+    fn expire(&mut self, now: Instant) {
+        let over: Vec<IpAddr> =
+            self.ends.iter().filter(|(_, end)| **end <= now).map(|(address, _)| *address).collect();
+        for address in over {
+            self.ends.remove(&address);
+            self.served.remove(&address);
+        }
     }
 }
 
+fn announced(routes: &[AnycastRoute]) -> impl Iterator<Item = &AnycastRoute> {
+    routes.iter().filter(|route| route.state == AnycastState::Announced)
+}
+
+fn keys(route: &AnycastRoute) -> impl Iterator<Item = AttachmentKey> {
+    route.servers.iter().map(|server| server.key.clone())
+}
+
 impl Handler {
-    /// Gives `routes` the states that they should have now.
-    pub(super) fn hold_withdrawn(&self, mut routes: Vec<AnycastRoute>) -> Vec<AnycastRoute> {
-        self.withdrawals().hold(&mut routes);
-        routes
+    /// Who serves, or served a moment ago, what the kernel announces.
+    pub(super) fn served(&self) -> Served {
+        if self.settings.convergence_delay.is_zero() {
+            Served::new()
+        } else {
+            self.withdrawals().served.clone()
+        }
     }
 
     /// Makes the kernel's anycast routes equal to `routes`. Who calls this holds `announcing`.
     pub(super) async fn set_anycast(&self, routes: &[AnycastRoute]) -> Result<(), DataplaneError> {
-        self.withdrawals().making(routes);
+        self.withdrawals().begin(routes);
         self.backends.dataplane.set_anycast(routes).await?;
-        self.withdrawals().made(routes, Instant::now() + self.settings.convergence_delay);
-        self.withdrawn.notify_one();
+        self.withdrawals().complete(routes, Instant::now() + self.settings.convergence_delay);
+        self.withdrawal_wakes.notify_one();
         Ok(())
     }
 
-    /// Waits until the delay of some address is over, and ends it.
-    pub(super) async fn withdrawal_over(&self) {
+    /// Ends the withdrawals that lasted long enough, for the routes that are made next. Who calls
+    /// this holds `announcing`.
+    pub(super) fn expire_withdrawals(&self) {
+        self.withdrawals().expire(Instant::now());
+    }
+
+    /// Waits until there is something to end. Cancel safe.
+    pub(super) async fn withdrawal_expires(&self) {
         loop {
-            let next = self.withdrawals().until.values().min().copied();
-            let over = async {
-                match next {
-                    Some(next) => sleep_until(next).await,
+            let first = self.withdrawals().ends.values().min().copied();
+            let expires = async {
+                match first {
+                    Some(end) => sleep_until(end + TOGETHER).await,
                     None => pending().await,
                 }
             };
             tokio::select! {
-                () = over => return self.withdrawals().end_until(Instant::now()),
-                () = self.withdrawn.notified() => {}
+                () = expires => return,
+                () = self.withdrawal_wakes.notified() => {}
             }
         }
     }

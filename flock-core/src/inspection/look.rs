@@ -1,12 +1,12 @@
 //! Looking at everything once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
-use crate::dataplane::{AnycastState, Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
+use crate::dataplane::{Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
 use crate::deletions::QueuedDeletion;
-use crate::handler::{anycast_routes, ready_in_kernel};
+use crate::handler::{anycast_routes, served_in_kernel};
 use crate::inspection::{Difference, Spoken, View};
 use crate::node_config::NodeConfig;
 use crate::store::Contents;
@@ -45,8 +45,8 @@ pub struct Kernel {
     pub node: Vec<NodeDrift>,
     /// Which attachments with anycast addresses are taken to serve them.
     pub ready: BTreeSet<AttachmentKey>,
-    /// Which anycast addresses are taken to be withdrawn at the moment.
-    pub withdrawing: BTreeSet<IpAddr>,
+    /// Which anycast addresses are taken to have been withdrawn a moment ago, and who served them.
+    pub withdrawing: BTreeMap<IpAddr, BTreeSet<AttachmentKey>>,
 }
 
 impl Kernel {
@@ -65,19 +65,16 @@ impl Kernel {
             of_boot().filter(|record| record.state == AttachmentState::Committed).cloned().collect();
         let ready = match view {
             Some(view) => view.ready.clone(),
-            None => ready_in_kernel(&committed, &dataplane.announced_anycast().await?),
+            None => {
+                let announced = dataplane.announced_anycast().await?;
+                served_in_kernel(&committed, &announced).into_values().flatten().collect()
+            }
         };
         let withdrawing = view.map(|view| view.withdrawing.clone()).unwrap_or_default();
         let is_ready = |record: &Attachment| ready.contains(&record.key);
-        let mut anycast = anycast_routes(&committed, &config.allowed, is_ready);
-        for route in anycast.iter_mut().filter(|route| route.state == AnycastState::Standby) {
-            if withdrawing.contains(&route.address) {
-                route.state = AnycastState::Withdrawing;
-            }
-        }
         let wanted = NodeWanted {
             summaries: config.cidrs.iter().collect(),
-            anycast,
+            anycast: anycast_routes(&committed, &config.allowed, is_ready, &withdrawing),
             attachments: of_boot().cloned().collect(),
         };
         let links = dataplane.list().await?;

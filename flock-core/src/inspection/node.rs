@@ -72,7 +72,7 @@ impl Look {
         let cidrs = self.config.cidrs;
         let committed = || self.after().records.values().filter(|record| self.is_committed(record));
         let is_ready = |record: &Attachment| self.kernel.ready.contains(&record.key);
-        let routes = anycast_routes(committed(), &self.config.allowed, is_ready);
+        let routes = anycast_routes(committed(), &self.config.allowed, is_ready, &self.kernel.withdrawing);
         let anycast = routes
             .into_iter()
             .filter(|route| route.state == AnycastState::Announced)
@@ -90,9 +90,9 @@ impl Look {
         let has = |record: &&Attachment| {
             record.anycast.contains(&address) || record.addresses.iter().any(|own| own == address)
         };
-        let is_withdrawn = self.kernel.withdrawing.contains(&address);
+        let withdrawn = self.kernel.withdrawing.get(&address);
         let mut views = self.views.iter().flatten();
-        views.all(|view| view.withdrawing.contains(&address) == is_withdrawn)
+        views.all(|view| view.withdrawing.get(&address) == withdrawn)
             && self.all_records().filter(has).all(|record| self.is_steady(&record.key))
     }
 

@@ -15,7 +15,7 @@ use flock_core::attachment::Attachment;
 use flock_core::dataplane::conformance::DataplaneHarness;
 use flock_core::dataplane::{AnycastState, Dataplane, Drift};
 use flock_core::name::InterfaceName;
-use flock_netlink::{ANYCAST_METRIC, NetlinkDataplane, ROUTE_PROTOCOL, STANDBY_METRIC, WITHDRAWING_METRIC};
+use flock_netlink::{ANNOUNCED_METRIC, NetlinkDataplane, ROUTE_PROTOCOL, STANDBY_METRIC, WITHDRAWING_METRIC};
 use ipnet::IpNet;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use rustix::thread::UnshareFlags;
@@ -121,7 +121,7 @@ impl DataplaneHarness for Lab {
 
     async fn anycast(&self, state: AnycastState) -> BTreeMap<IpAddr, BTreeSet<InterfaceName>> {
         of_metric(match state {
-            AnycastState::Announced => ANYCAST_METRIC,
+            AnycastState::Announced => ANNOUNCED_METRIC,
             AnycastState::Withdrawing => WITHDRAWING_METRIC,
             AnycastState::Standby => STANDBY_METRIC,
         })

@@ -96,7 +96,7 @@ async fn measure_in(lab: &Lab, router: &Client, scale: &Scale) -> Result<ManyPee
     until("BIRD to have taken its configuration", async || Ok(announcer.applied().await.is_ok())).await?;
 
     let batched = without.anycast.iter().fold(String::new(), |mut lines, address| {
-        let _ = writeln!(lines, "route add blackhole {address} proto {ROUTE_PROTOCOL} metric 512");
+        let _ = writeln!(lines, "route add blackhole {address} proto {ROUTE_PROTOCOL} metric 8");
         lines
     });
     let begin = Instant::now();
@@ -108,7 +108,7 @@ async fn measure_in(lab: &Lab, router: &Client, scale: &Scale) -> Result<ManyPee
     until("all peers to have them", async || Ok(count(router, "").await? == all)).await?;
     let told = begin.elapsed();
 
-    batch(&lab.node, &format!("route add blackhole {EXTRA} proto {ROUTE_PROTOCOL} metric 512\n"))?;
+    batch(&lab.node, &format!("route add blackhole {EXTRA} proto {ROUTE_PROTOCOL} metric 8\n"))?;
     let files = [("without", &without), ("with", &with)].map(|(name, state)| {
         let path = lab.config.config_path.with_file_name(format!("{name}.conf"));
         let content = renderer.render(state).map_err(unexpected)?;

@@ -36,7 +36,9 @@ pub(super) async fn offline(
             pods: Arc::new(NobodyKnows),
             clock,
         };
-        Handler::new(backends, config, Settings::new(boot_id))
+        // Nobody would end it.
+        let settings = Settings { convergence_delay: Duration::ZERO, ..Settings::new(boot_id) };
+        Handler::new(backends, config, settings)
     };
     let (handler, _) = records::recovered::<CheckError>(&options.run_dir, compose).await?;
     // The kernel alone is told: there is no announcer.

@@ -98,7 +98,7 @@ pub async fn check_node_tells_anycast_routes(harness: &dyn DataplaneHarness) {
     dataplane.set_anycast(&wanted.anycast).await.unwrap();
     assert_eq!(dataplane.check_node(&wanted).await.unwrap(), []);
     // One in another state is not the one that is wanted.
-    for state in [AnycastState::Withdrawing, AnycastState::Standby, AnycastState::Announced] {
+    for state in AnycastState::ALL.into_iter().rev() {
         let before = wanted.anycast[1].state;
         wanted.anycast[1].state = state;
         let unexpected = NodeDrift::AnycastUnexpected { address: anycast_v4(), state: before };

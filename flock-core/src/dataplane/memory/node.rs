@@ -106,7 +106,7 @@ impl Model {
         };
         let wanted = self.anycast_of(wanted);
         for (address, expected) in &wanted {
-            // One of the other kind is none that was wanted.
+            // One in another state is none that was wanted.
             let found = self.anycast.get(address).filter(|found| found.state == expected.state);
             if found != Some(expected) {
                 differences.push(NodeDrift::Anycast {
