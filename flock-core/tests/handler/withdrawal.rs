@@ -1,16 +1,19 @@
 //! Packets of routers that have not heard of a withdrawal yet still find the pods.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::net::IpAddr;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use flock_core::attachment::AttachmentKey;
+use flock_core::cni::Verb;
 use flock_core::dataplane::AnycastState;
 use flock_core::handler::Settings;
 use flock_core::pods::PodState;
 
 use crate::faults::Faults;
-use crate::node::{NODE_CONFIG, Node, World, key, pod_key, settings};
+use crate::node::{NODE_CONFIG, Node, World, call, key, pod_key, settings};
 use crate::readiness::{SERVED, followed, serving};
 use crate::view::differences;
 
@@ -214,4 +217,26 @@ async fn a_withdrawal_begins_and_ends_where_the_kernel_fails_at_first() {
         assert_route(&world, AnycastState::Standby, &[1]).await;
     };
     followed(&node, test).await;
+}
+
+/// The kernel has its routes, and nobody has written it down.
+#[tokio::test(start_paused = true)]
+async fn what_an_abandoned_call_has_announced_is_withdrawn_as_well() {
+    let world = World::new();
+    let node = node(&world).await;
+    node.faults.yield_at_each_call();
+    let asked = call(Verb::Add, 1, &[("anycast", SERVED)]);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let mut adding = Box::pin(node.handler.add(&asked, deadline));
+    let mut context = Context::from_waker(Waker::noop());
+    while route(&world).is_none() {
+        assert!(adding.as_mut().poll(&mut context).is_pending());
+    }
+    drop(adding);
+    node.faults.yield_at_no_call();
+    followed(&node, async {
+        world.pods.set_state(&pod_key(1), PodState::NotReady);
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+    })
+    .await;
 }
