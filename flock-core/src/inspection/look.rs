@@ -63,12 +63,11 @@ impl Kernel {
         let of_boot = || records.records.values().filter(|record| record.boot_id == boot_id);
         let committed: Vec<Attachment> =
             of_boot().filter(|record| record.state == AttachmentState::Committed).cloned().collect();
-        let ready = match view {
-            Some(view) => view.ready.clone(),
-            None => {
-                let announced = dataplane.announced_anycast().await?;
-                served_in_kernel(&committed, &announced).into_values().flatten().collect()
-            }
+        let ready = if let Some(view) = view {
+            view.ready.clone()
+        } else {
+            let announced = dataplane.announced_anycast().await?;
+            served_in_kernel(&committed, &announced).into_values().flatten().collect()
         };
         let withdrawing = view.map(|view| view.withdrawing.clone()).unwrap_or_default();
         let is_ready = |record: &Attachment| ready.contains(&record.key);
