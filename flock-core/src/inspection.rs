@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::{Addresses, AttachmentKey};
+use crate::drain::Draining;
 use crate::node_config::Manifest;
 
 mod attachments;
@@ -48,6 +49,9 @@ pub struct View {
     /// Anycast addresses that were withdrawn a moment ago, with the attachments that served them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub withdrawing: BTreeMap<IpAddr, BTreeSet<AttachmentKey>>,
+    /// The drain that goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub draining: Option<Draining>,
     /// The control socket of the BGP speaker that the agent configures, if it configures one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<std::path::PathBuf>,

@@ -24,6 +24,7 @@ impl Handler {
             busy: busy.into_values().collect(),
             ready: self.ready_servers(&records),
             withdrawing: self.withdrawals().withdrawn(),
+            draining: self.draining().borrow().clone(),
             speaker: None,
         })
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::attachment::{Attachment, AttachmentKey, AttachmentState};
 use crate::dataplane::{Dataplane, DataplaneError, Drift, FoundLink, NodeDrift, NodeWanted};
 use crate::deletions::QueuedDeletion;
+use crate::drain::Draining;
 use crate::handler::{anycast_routes, served_in_kernel};
 use crate::inspection::{Difference, Spoken, View};
 use crate::node_config::NodeConfig;
@@ -133,7 +134,22 @@ impl Look {
                 if count == 1 { ("deletion waits", "it") } else { ("deletions wait", "them") };
             format!("{count} {deletions} for the agent, which carries {them} out when it starts")
         });
-        set_aside.chain(salvaged).chain(waiting).collect()
+        let drain = self.config.bgp.as_ref().and(self.draining()).map(|drain| {
+            let reasons: Vec<String> = drain.reasons.iter().map(ToString::to_string).collect();
+            let follows = if drain.withdrawn {
+                "nothing is announced"
+            } else {
+                "what it announces carries GRACEFUL_SHUTDOWN"
+            };
+            format!("the node is drained ({}): {follows}", reasons.join(", "))
+        });
+        set_aside.chain(salvaged).chain(waiting).chain(drain).collect()
+    }
+
+    /// As the agent has said last.
+    fn draining(&self) -> Option<&Draining> {
+        let [_, after] = self.views.as_ref()?;
+        after.draining.as_ref()
     }
 
     pub(super) fn before(&self) -> &Contents {

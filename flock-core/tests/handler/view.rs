@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flock_core::client::Deadline;
 use flock_core::deletions::{Deletion, DeletionQueue};
+use flock_core::drain::DrainReason;
 use flock_core::inspection::{Difference, Kernel, Look, PATIENCE, lasting};
 use flock_core::node_config::NodeConfig;
 use flock_core::store::{Contents, Store};
@@ -125,4 +126,30 @@ async fn queued_deletions_are_told() {
         "{only}"
     );
     assert!(look(&world, &node, Some(&queue), true).await.notes().is_empty());
+}
+
+/// Who looks why the network does not reach the node finds it here.
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_a_note() {
+    let world = World::new();
+    let node = with_pods(&world, 1).await;
+    let seen = async || {
+        let look = look(&world, &node, None, true).await;
+        assert_eq!(look.differences(), []);
+        look.notes()
+    };
+    assert!(seen().await.is_empty());
+    node.handler.set_drain(DrainReason::Cordon, true);
+    let marked = "the node is drained (Cordon): what it announces carries GRACEFUL_SHUTDOWN";
+    assert_eq!(seen().await, [marked]);
+    node.handler.set_drain(DrainReason::NodeConfig, true);
+    world.clock.advance(Duration::from_secs(3600));
+    let drained =
+        tokio::time::timeout(Duration::from_millis(50), node.handler.run_drain(std::future::pending()));
+    assert!(drained.await.is_err(), "it never ends");
+    assert_eq!(seen().await, ["the node is drained (NodeConfig, Cordon): nothing is announced"]);
+    for reason in [DrainReason::NodeConfig, DrainReason::Cordon] {
+        node.handler.set_drain(reason, false);
+    }
+    assert!(seen().await.is_empty());
 }
