@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use flock_examples::deadline::{Probe, until};
 use flock_examples::fabric::{Fabric, Plan};
+use flock_examples::judge::{Mode, check};
 use flock_examples::router::Router;
 use flock_examples::{Result, sandbox};
 
@@ -75,6 +76,9 @@ fn a_node_leaves_in_order_and_comes_back() -> Result<()> {
         let withdrawn = until_seen(router, Seen::Nothing)?;
         // As far as can be told by looking now and then.
         assert!(withdrawn - marked > DRAIN_TIME / 2, "after {:?}", withdrawn - marked);
+
+        let verdict = check(node, Mode::Online)?;
+        assert!(verdict.agrees && verdict.said.contains("drained (NodeConfig): nothing is"), "{verdict}");
 
         let before = sessions(router)?;
         node.agent().unwrap().kill()?;
