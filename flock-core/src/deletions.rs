@@ -161,9 +161,11 @@ pub struct SetAside {
 }
 
 impl DeletionQueue {
-    /// The queue of the agent with this run directory.
+    /// The queue of the agent with this run directory. A relative one is found in what is the working
+    /// directory now.
     pub fn of_run_dir(run_dir: &Path) -> Self {
-        Self { run_dir: run_dir.to_owned(), path: run_dir.join(DIRECTORY_NAME) }
+        let run_dir = std::path::absolute(run_dir).unwrap_or_else(|_| run_dir.to_owned());
+        Self { path: run_dir.join(DIRECTORY_NAME), run_dir }
     }
 
     /// The directory.

@@ -174,6 +174,13 @@ fn whoever_has_the_lock_is_waited_for_until_the_deadline() {
     waiting.join().unwrap().unwrap();
 }
 
+/// What it is in is the working directory then, which is there.
+#[test]
+fn a_run_directory_may_be_relative() {
+    let queue = DeletionQueue::of_run_dir(Path::new("flock"));
+    assert_eq!(queue.path(), std::env::current_dir().unwrap().join("flock/deletions"));
+}
+
 #[test]
 fn a_run_directory_in_nowhere_is_not_made() {
     let temporary = tempfile::tempdir().unwrap();
