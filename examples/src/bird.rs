@@ -68,7 +68,12 @@ impl Bird {
 }
 
 fn query(socket: &Path, question: &str) -> Result<String> {
-    let answer = run(Command::new("birdc").arg("-r").arg("-s").arg(socket).args(question.split(' ')))?;
+    let answer = loop {
+        match run(Command::new("birdc").arg("-r").arg("-s").arg(socket).args(question.split(' '))) {
+            Err(error) if is_interrupted(&error) => {}
+            answer => break answer?,
+        }
+    };
     // The first lines are the greeting.
     let lines = answer.lines().filter(|line| {
         !(line.starts_with("BIRD ") && line.ends_with("ready.")) && *line != "Access restricted"
@@ -83,6 +88,12 @@ fn query(socket: &Path, question: &str) -> Result<String> {
     Ok(answer.join("\n"))
 }
 
+/// Routes are not listed to their end beside a new configuration. BIRD takes one at a time, so
+/// asking again is answered in the end.
+fn is_interrupted(error: &LabError) -> bool {
+    matches!(error, LabError::Failed { output, .. } if output.ends_with("Stopped due to reconfiguration"))
+}
+
 /// From `node1_v6   BGP        ---        up     10:11:12.345  Established`.
 fn is_established(line: &str) -> bool {
     let mut words = line.split_whitespace();
@@ -92,6 +103,18 @@ fn is_established(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listing_that_a_new_configuration_stops_is_told_from_other_failures() {
+        let failed = |output: &str| LabError::Failed {
+            command: "birdc show route".to_owned(),
+            status: "status 1".to_owned(),
+            output: output.to_owned(),
+        };
+        let listing = "Table master4:\n10.0.1.0/30 blackhole [flock_kernel4 11:56:48.070] * (200)";
+        assert!(is_interrupted(&failed(&format!("{listing}\nStopped due to reconfiguration"))));
+        assert!(!is_interrupted(&failed("Unable to connect to server control socket")));
+    }
 
     #[test]
     fn sessions_are_told_from_other_protocols() {
