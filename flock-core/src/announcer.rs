@@ -55,10 +55,10 @@ pub struct Announcements {
     pub summaries: BTreeSet<IpNet>,
     /// The anycast addresses that pods of this node serve.
     pub anycast: BTreeSet<IpAddr>,
-    /// Those that pods of this node would serve if they were ready, or served until a moment ago. Nobody
-    /// is told of them. A
-    /// backend that takes routes from the kernel may prepare itself: then what is announced follows
-    /// the kernel's routes, and readiness that comes and goes changes nothing else.
+    /// Those that pods of this node would serve if they were ready, or served until a moment ago.
+    /// Nobody is told of them. A backend that takes routes from the kernel may prepare itself: then
+    /// what is announced follows the kernel's routes, and readiness that comes and goes changes
+    /// nothing else.
     pub standby: BTreeSet<IpAddr>,
     /// Pods' own addresses outside the summaries, which are announced each by itself: they were
     /// given out before the node's prefixes changed.

@@ -191,16 +191,6 @@ impl AnycastRoute {
     pub fn announced(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
         Self { address, servers, state: AnycastState::Announced }
     }
-
-    /// One that was announced until a moment ago.
-    pub fn withdrawing(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
-        Self { address, servers, state: AnycastState::Withdrawing }
-    }
-
-    /// One that stands by.
-    pub fn standby(address: IpAddr, servers: Vec<AnycastServer>) -> Self {
-        Self { address, servers, state: AnycastState::Standby }
-    }
 }
 
 /// One attachment that serves an anycast address.

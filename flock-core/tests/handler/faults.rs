@@ -23,6 +23,7 @@ use flock_core::name::InterfaceName;
 use flock_core::pods::{PodChange, PodError, PodInfo, PodRef, PodSource};
 use flock_core::store::{Store, StoreError};
 use futures_core::stream::BoxStream;
+use futures_util::{StreamExt as _, stream};
 use ipnet::IpNet;
 
 /// Which calls fail. Calls are counted over all wrappers together.
@@ -38,6 +39,8 @@ pub(crate) struct Faults {
     irremovable: Mutex<Vec<Link>>,
     /// Whether the pod source is away.
     no_pods: AtomicBool,
+    /// Whether the pod source tells of nothing from now on.
+    pub(crate) silent: AtomicBool,
     /// Held, it holds up every `attach` before it does anything.
     pub(crate) attaching: tokio::sync::Mutex<()>,
     /// To attach this one takes the kernel so long.
@@ -336,6 +339,9 @@ impl<T: PodSource> PodSource for Faulty<T> {
     }
 
     fn changes(&self) -> BoxStream<'static, PodChange> {
+        if self.faults.silent.load(Ordering::Relaxed) {
+            return stream::empty().boxed();
+        }
         self.inner.changes()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -237,6 +238,22 @@ async fn what_an_abandoned_call_has_announced_is_withdrawn_as_well() {
     followed(&node, async {
         world.pods.set_state(&pod_key(1), PodState::NotReady);
         assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+    })
+    .await;
+}
+
+/// What it told of stays, and what was begun is ended all the same.
+#[tokio::test(start_paused = true)]
+async fn a_withdrawal_ends_also_where_the_pod_source_tells_nothing_any_more() {
+    let world = World::new();
+    drop(serving(&world, &[1]).await);
+    world.pods.set_state(&pod_key(1), PodState::NotReady);
+    let node = node(&world).await;
+    node.faults.silent.store(true, Ordering::Relaxed);
+    followed(&node, async {
+        assert_route(&world, AnycastState::Withdrawing, &[1]).await;
+        after(DELAY + SLACK).await;
+        assert_route(&world, AnycastState::Standby, &[1]).await;
     })
     .await;
 }

@@ -36,7 +36,7 @@ pub(super) async fn offline(
             pods: Arc::new(NobodyKnows),
             clock,
         };
-        // Nobody would end it.
+        // Nobody would end a withdrawal.
         let settings = Settings { convergence_delay: Duration::ZERO, ..Settings::new(boot_id) };
         Handler::new(backends, config, settings)
     };
